@@ -1,0 +1,1 @@
+"""KFP components, one file per step: artifacts to paths and back, nothing else."""

@@ -1,0 +1,1 @@
+"""Pipelines: order, gates and resources."""

@@ -1,0 +1,27 @@
+"""graftline grafts pretrained vision backbones onto your images, proves the result, and ships it to the edge.
+
+Every step is a function of this package: `from graftline import fine_tune`.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graftline.steps.augment import augment
+    from graftline.steps.evaluate import evaluate
+    from graftline.steps.export_onnx import export_onnx
+    from graftline.steps.fine_tune import fine_tune
+    from graftline.steps.register_model import register_model
+    from graftline.steps.select_strategy import select_strategy
+    from graftline.steps.version_data import version_data
+
+__version__ = version("graftline")
+__all__ = ["augment", "evaluate", "export_onnx", "fine_tune", "register_model", "select_strategy", "version_data"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use, so that `graftline --help` does not wait for torch.
+    if name in __all__:
+        return getattr(import_module(f"graftline.steps.{name}"), name)
+    raise AttributeError(f"module 'graftline' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Augmentation policies, how they are applied to batches, and their previews."""

@@ -1,0 +1,1 @@
+"""Sources, checks, splits, shards and versions of image data."""

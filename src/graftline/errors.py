@@ -1,0 +1,24 @@
+"""The one exception a user sees as a single line: it names the thing, the reason and the remedy."""
+
+
+class GraftlineError(Exception):
+    """A mistake of the user's or of the surroundings, with a message that says how to mend it.
+
+    The command line prints the message as one line and exits with 1; `--debug` shows the traceback.
+    """
+
+
+class DataError(GraftlineError):
+    """The images or the manifest cannot be used as they are."""
+
+
+class StoreError(GraftlineError):
+    """The object store refused, is not there, or does not answer."""
+
+
+class WeightsError(GraftlineError):
+    """Pretrained weights are not at hand or are not what they should be."""
+
+
+class FrozenMovedError(GraftlineError):
+    """A parameter or buffer that was declared frozen changed during training."""

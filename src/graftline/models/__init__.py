@@ -1,0 +1,1 @@
+"""Backbones: loading with real weights, preprocessing, layer groups."""

@@ -1,0 +1,1 @@
+"""Runs the pipeline on this machine, compiles it for a cluster."""

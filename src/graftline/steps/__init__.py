@@ -1,0 +1,1 @@
+"""One file per pipeline step: paths in, files out, one record back."""

@@ -1,0 +1,1 @@
+"""The one training loop, learning-rate schedules, the feature cache and checkpoints."""

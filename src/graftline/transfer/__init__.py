@@ -1,0 +1,1 @@
+"""Transfer strategies: the rules of the field, evidence measured on the data, plans, freezing."""
