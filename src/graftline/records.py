@@ -51,7 +51,9 @@ def read_record(folder: Path, kind: type[R]) -> R:
     """
     path = folder / RECORD_FILE
     if not path.is_file():
-        raise GraftlineError(f"{folder} is not an output of `graftline {_WRITTEN_BY[kind.__name__]}`: it has no {RECORD_FILE}")
+        raise GraftlineError(
+            f"{folder} is not an output of `graftline {_WRITTEN_BY[kind.__name__]}`: it has no {RECORD_FILE}"
+        )
     try:
         return kind.model_validate_json(path.read_text())
     except ValidationError as error:
@@ -238,7 +240,6 @@ class TrainedModel(Record):
         mean: Per-channel mean subtracted from RGB in [0, 1].
         std: Per-channel divisor after that.
         interpolation: How images are resized ("bicubic" or "bilinear").
-        crop_pct: Share of the resized image that the centre crop keeps at evaluation, in (0, 1].
         parameters: Number of parameters.
         seed: Seed of head initialisation, data order and augmentation.
         best_epoch: Epoch whose weights were kept, 1-based (0: the solved head before any epoch).
@@ -256,7 +257,6 @@ class TrainedModel(Record):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: Literal["bicubic", "bilinear"]
-    crop_pct: float
     parameters: int
     seed: int
     best_epoch: int
@@ -391,4 +391,6 @@ _WRITTEN_BY = {
 def list_files(folder: Path) -> list[FileEntry]:
     """Returns an entry for every file below `folder` but the record itself, sorted by path."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / RECORD_FILE)
-    return [FileEntry(file=p.relative_to(folder).as_posix(), sha256=sha256_file(p), bytes=p.stat().st_size) for p in paths]
+    return [
+        FileEntry(file=p.relative_to(folder).as_posix(), sha256=sha256_file(p), bytes=p.stat().st_size) for p in paths
+    ]

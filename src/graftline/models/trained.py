@@ -1,0 +1,48 @@
+"""Trained models on disk: `record.json` and `model.safetensors`."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from graftline.errors import GraftlineError
+from graftline.files import sha256_file
+from graftline.models.backbones import build_empty
+from graftline.records import FileEntry, TrainedModel, read_record
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+def save_weights(folder: Path, model: nn.Module) -> FileEntry:
+    """Writes the model's state as safetensors and returns its entry for the record.
+
+    Args:
+        folder: Existing folder.
+        model: A timm classifier.
+    """
+    path = folder / WEIGHTS_FILE
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
+    return FileEntry(file=WEIGHTS_FILE, sha256=sha256_file(path), bytes=path.stat().st_size)
+
+
+def load_trained(folder: Path) -> tuple[TrainedModel, nn.Module]:
+    """Loads a model that `graftline fine_tune` wrote.
+
+    Args:
+        folder: The step's output folder.
+
+    Returns:
+        The record and the classifier: fp32, eval mode, normalised float [n, 3, size, size] in, logits [n, classes] out.
+
+    Raises:
+        GraftlineError: Not a model folder, or the weights are not those of the record.
+    """
+    record = read_record(folder, TrainedModel)
+    path = folder / record.weights.file
+    if not path.is_file() or sha256_file(path) != record.weights.sha256:
+        raise GraftlineError(
+            f"{path} is missing or is not the file that its record describes: run `graftline fine_tune` again"
+        )
+    model = build_empty(record.plan.backbone, len(record.classes))
+    model.load_state_dict(load_file(path))
+    return record, model.eval()

@@ -1,0 +1,16 @@
+"""Where graftline keeps what outlives a command: the embedded store, the registries, caches and runs."""
+
+import os
+from pathlib import Path
+
+
+def workspace() -> Path:
+    """Returns the workspace: `GRAFTLINE_WORKSPACE`, or `graftline-work` in the current folder. Not created here."""
+    return Path(os.environ.get("GRAFTLINE_WORKSPACE") or "graftline-work").absolute()
+
+
+def cache_folder() -> Path:
+    """Returns the folder of what can be computed again (decoded images, features), created if missing."""
+    folder = workspace() / "cache"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
