@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,7 +28,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
         description: What is being done, in a few words ("decoding images").
         total: Number of items; taken from `len(items)` when it has one.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with _reporter(description, total) as report:
         for done, item in enumerate(items, start=1):

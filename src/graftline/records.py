@@ -1,8 +1,8 @@
 """The typed, versioned records that travel between steps.
 
-Every step writes a folder with a `record.json` and its files. A record names its inputs by content hash, so that a chain
-of records leads from an edge file back to the data. Records hold no machine paths and no times, so that the same work
-gives the same record.
+Every step writes a folder with a `record.json` and its files. A record names its inputs by content hash, so that a
+chain of records leads from an edge file back to the data. Records hold no machine paths and no times, so that the same
+work gives the same record.
 """
 
 from pathlib import Path
@@ -363,7 +363,7 @@ class Registration(Record):
         alias: "champion" or "challenger".
         reason: Why that alias, in plain words.
         champion_before: Version that was champion before; empty when there was none.
-        difference: New accuracy minus the champion's on the same test images (paired interval); None without a champion.
+        difference: New accuracy minus the champion's on the same test images (paired interval), None if there was none.
     """
 
     kind: Literal["registration"] = "registration"

@@ -24,8 +24,8 @@ class LayerGroup:
 def layer_groups(model: nn.Module) -> list[LayerGroup]:
     """Splits a timm model into groups ordered from stem to head.
 
-    The order is timm's own (`group_matcher(coarse=True)`: stem, stages, final norm or convolution); the classifier is always a group
-    of its own, the last one. Every parameter is in exactly one group.
+    The order is timm's own (`group_matcher(coarse=True)`: stem, stages, final norm or convolution); the classifier is
+    always a group of its own, the last one. Every parameter is in exactly one group.
 
     Args:
         model: A timm classifier.

