@@ -1,0 +1,55 @@
+# `make demo` and `make test` need git, make and Python 3.11 or later: everything else is installed into .venv here.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-fast lint bench images lock
+
+BIN := .venv/bin
+READY := .venv/.ready
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+COMMIT = $(shell git rev-parse HEAD)
+CONTAINERS ?= docker
+TORCH_INDEX ?=
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F '|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+setup: $(READY) ## install everything into .venv (instant when nothing changed)
+
+# The stamp comes last: an interrupted installation has none and goes on where it stopped.
+$(READY): requirements.lock pyproject.toml .ci/venv
+	@.ci/venv
+	@echo "Installing the locked packages into .venv (5.5 GB; two minutes and more) ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## real solar cells through the whole pipeline, about 6 minutes on 2 cores
+	@$(BIN)/graftline demo
+
+test: $(READY) ## all tests
+	@$(BIN)/pytest
+
+test-fast: $(READY) ## the tests that need no training, pipeline or server
+	@$(BIN)/pytest -m 'not slow'
+
+lint: $(READY) ## style, types, import direction, Dockerfile
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/hadolint docker/Dockerfile
+
+bench: $(READY) ## measure, and print the figures that the documents show
+	@for script in benchmarks/*.py; do [ -f "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script"; done
+
+images: ## build the container images graftline:VERSION-cpu and -cuda (CONTAINERS=podman works too)
+	@for target in cpu cuda; do $(CONTAINERS) build --file docker/Dockerfile --target "$$target" \
+		--build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) --build-arg TORCH_INDEX=$(TORCH_INDEX) \
+		--tag "graftline:$(VERSION)-$$target" .; done
+
+lock: $(READY) ## resolve requirements.lock again, after a change of dependencies in pyproject.toml
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --upgrade \
+		pyproject.toml --output-file requirements.lock
