@@ -34,7 +34,7 @@ def test_manifest_holds_the_published_task(rows: list[dict[str, str]]) -> None:
         ("defective", "poly"): 452,
         ("defective", "mono"): 369,
     }
-    assert all(Path(row["image"]).is_file() for row in rows)
+    assert all(Path(row["path"]).is_file() for row in rows)
 
 
 def test_test_split_is_a_quarter_of_every_label_and_domain(rows: list[dict[str, str]]) -> None:
@@ -48,7 +48,7 @@ def test_test_split_is_a_quarter_of_every_label_and_domain(rows: list[dict[str, 
 
 
 def test_test_split_never_moves(rows: list[dict[str, str]]) -> None:
-    images = [Path(row["image"]) for row in rows if row["split"] == "test"]
+    images = [Path(row["path"]) for row in rows if row["split"] == "test"]
     hashes = sorted(hashlib.sha256(image.read_bytes()).hexdigest() for image in images)
     assert hashlib.sha256("".join(hashes).encode()).hexdigest() == TEST_SPLIT
 
@@ -59,7 +59,7 @@ def test_labels_agree_with_the_package(rows: list[dict[str, str]]) -> None:
     table = Path(elpv_dataset.__file__).parent / "data" / "labels.csv"
     probability = {Path(line.split()[0]).name: float(line.split()[1]) for line in table.read_text().splitlines()}
     for row in rows:
-        assert (row["label"] == "defective") == (probability[Path(row["image"]).name] >= 0.5)
+        assert (row["label"] == "defective") == (probability[Path(row["path"]).name] >= 0.5)
 
 
 def test_laying_out_twice_changes_nothing(manifest: Path) -> None:

@@ -94,7 +94,7 @@ def lay_out(out: Path) -> Path:
     test = _test_images(cells)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("image", "label", "split", "domain"))
+    writer.writerow(("path", "label", "split", "domain"))
     for cell in cells:
         writer.writerow((cell.image, cell.label, "test" if cell.image in test else "train", cell.domain))
     manifest = out / MANIFEST
