@@ -16,6 +16,7 @@ help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F '|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 setup: $(READY) ## install everything into .venv (instant when nothing changed)
+	@echo "ready: .venv"
 
 # The stamp comes last: an interrupted installation has none and goes on where it stopped.
 $(READY): requirements.lock pyproject.toml .ci/venv
