@@ -1,0 +1,61 @@
+"""Reading a CSV or Parquet manifest: a row per image; columns path, label and, if wanted, split, domain, group."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from graftline.errors import DataError
+
+MANIFEST_SUFFIXES = (".csv", ".parquet")
+_NEEDED = ("path", "label")
+_COLUMNS = (*_NEEDED, "split", "domain", "group")
+
+
+def read_manifest(path: Path) -> list[dict[str, str]]:
+    """Returns the rows, each with all five columns as text ('' where the manifest has none).
+
+    Args:
+        path: A `.csv` (UTF-8, comma) or `.parquet` file.
+
+    Raises:
+        DataError: The file cannot be read, lacks a needed column or has no rows, or a row has no path or no label.
+    """
+    names, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    found = {name.strip().lower(): name for name in names}
+    lacking = [name for name in _NEEDED if name not in found]
+    if lacking:
+        has = f"it has {', '.join(names)}" if names else "it is empty"
+        raise DataError(f"{path} lacks the column {' and '.join(lacking)}: {has}")
+    if not rows:
+        raise DataError(f"{path} has no rows: give one row per image")
+    table = [{name: _text(row.get(found.get(name, ""))) for name in _COLUMNS} for row in rows]
+    for number, row in enumerate(table, start=1):
+        for name in _NEEDED:
+            if not row[name]:
+                raise DataError(f"row {number} of {path} has no {name}: every row needs a path and a label")
+    return table
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            return list(reader.fieldnames or []), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from error
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    try:
+        names = pq.read_schema(path).names
+        wanted = [name for name in names if name.strip().lower() in _COLUMNS]
+        return names, pq.read_table(path, columns=wanted).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file: {error}") from error

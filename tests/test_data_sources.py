@@ -1,0 +1,172 @@
+"""All forms of a source give the same listing; what has no known form is refused in one clear line."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from graftline.data.sources import Source, open_source, source_fingerprint
+from graftline.errors import DataError
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Files that need not be images: listing opens none."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def listing(source: Path | str) -> Source:
+    with open_source(str(source)) as found:
+        return found
+
+
+def told(source: Path | str) -> list[tuple[str, str, str]]:
+    return [(image.name, image.label, image.split) for image in listing(source).images]
+
+
+def refused(source: Path | str, words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        listing(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/2.JPG", "cat/1.png", "dog/1.webp", "cat/notes.txt", "dog/.DS_Store", "dog/.1.png", "README.md")
+    touch(tmp_path, ".git/x/1.png", "__MACOSX/dog/1.png", "preview.png")
+    (tmp_path / "emu").mkdir()
+    found = listing(tmp_path)
+    assert told(tmp_path) == [("cat/1.png", "cat", ""), ("cat/2.JPG", "cat", ""), ("dog/1.webp", "dog", "")]
+    assert found.labels == ["cat", "dog", "emu"]
+    assert found.ignored == {"hidden": 2, "not an image": 2, "outside class folders": 1}
+    assert found.images[0].path == tmp_path / "cat/1.png"
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "validation", "Val"])
+def test_split_folders(tmp_path: Path, validation: str) -> None:
+    touch(tmp_path, "train/cat/1.png", "train/dog/2.png", f"{validation}/cat/3.png", "test/dog/4.png")
+    assert sorted(told(tmp_path)) == sorted(
+        [
+            ("train/cat/1.png", "cat", "train"),
+            ("train/dog/2.png", "dog", "train"),
+            (f"{validation}/cat/3.png", "cat", "validation"),
+            ("test/dog/4.png", "dog", "test"),
+        ]
+    )
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    touch(tmp_path, "train/1.png", "bus/1.png")
+    assert [label for _, label, _ in told(tmp_path)] == ["bus", "train"]
+
+
+MANIFEST = "Path,label,split,domain,group\nb.png,cat,TRAIN,paris,g1\n sub/a.png , 3 ,val,,\n"
+
+
+def test_csv_manifest(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(MANIFEST, encoding="utf-8-sig")
+    first, second = listing(tmp_path / "list.csv").images
+    assert (first.name, first.label, first.split, first.domain, first.group) == ("b.png", "cat", "train", "paris", "g1")
+    assert (second.name, second.label, second.split, second.domain, second.group) == (
+        "sub/a.png",
+        "3",
+        "validation",
+        "",
+        "",
+    )
+    assert second.path == tmp_path / "sub/a.png"
+
+
+def test_parquet_manifest_and_a_folder_that_holds_it(tmp_path: Path) -> None:
+    table = pa.table({"label": [1, 0], "path": ["b.png", "a.png"], "image": [b"", b""], "domain": ["x", None]})
+    pq.write_table(table, tmp_path / "manifest.parquet")
+    assert told(tmp_path) == told(tmp_path / "manifest.parquet") == [("a.png", "0", ""), ("b.png", "1", "")]
+    assert [image.domain for image in listing(tmp_path).images] == ["", "x"]
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "gztar"])
+def test_archives_with_and_without_a_folder_around(tmp_path: Path, form: str) -> None:
+    touch(tmp_path / "in/pets", "cat/1.png", "dog/2.png")
+    for root in (tmp_path / "in", tmp_path / "in/pets"):
+        archive = shutil.make_archive(str(tmp_path / "pets"), form, root)
+        with open_source(archive) as found:
+            assert [image.path.read_bytes() for image in found.images] == [b"cat/1.png", b"dog/2.png"]
+        assert not found.images[0].path.exists()
+
+
+def test_names_with_accents_are_one_class_in_both_spellings(tmp_path: Path) -> None:
+    touch(tmp_path, "train/caf\u00e9/1.png", "train/bar/2.png", "test/cafe\u0301/3.png")
+    assert listing(tmp_path).labels == ["bar", "caf\u00e9"]
+
+
+def test_folders_of_no_known_form(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "does not exist")
+    refused("", "does not exist")
+    refused("s3://bucket/pets", "not on this machine: copy it to a folder first")
+    refused(touch(tmp_path, "a.xlsx") / "a.xlsx", "not a folder, nor a .csv or .parquet manifest")
+    refused(
+        touch(tmp_path / "flat", "1.png", "2.jpg", "x.txt"), "found 2 images directly in .*flat but no class folders"
+    )
+    refused(touch(tmp_path / "text", "x.txt"), "text has no class folders")
+    refused(touch(tmp_path / "none", "cat/x.txt", "dog/y.txt"), "has class folders but no images")
+    refused(touch(tmp_path / "deep", "paris/cat/1.png", "rome/cat/2.png"), "cat/1.png lies too deep")
+    refused(touch(tmp_path / "half", "train/cat/1.png", "test/2.png"), "found 1 images directly in .*test but no class")
+    refused(touch(tmp_path, "broken.zip") / "broken.zip", "cannot be unpacked")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file,label\na.png,cat\n", "lacks the column path: it has file, label"),
+        ("path;label\na.png;cat\n", "lacks the column path and label: it has path;label"),
+        ("", "lacks the column path and label: it is empty"),
+        ("path,label\n", "has no rows"),
+        ("path,label\na.png,cat\nb.png,\n", "row 2 of .* has no label"),
+        ("path,label,split\na.png,cat,holdout\n", "has the split 'holdout': use train, validation or test"),
+        ("path,label,split\na.png,cat,train\nb.png,cat,\n", "for some rows but not for 1"),
+    ],
+)
+def test_manifests_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "manifest.csv").write_text(text)
+    refused(tmp_path, words)
+
+
+def test_manifests_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(b"path,label\n\xff\xfe,cat\n")
+    refused(tmp_path / "m.csv", "not a CSV file in UTF-8")
+    (tmp_path / "m.parquet").write_bytes(b"path,label\n")
+    refused(tmp_path / "m.parquet", "not a Parquet file")
+
+
+def test_fingerprint_of_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "pets", "cat/1.png", "dog/2.png")
+    before = source_fingerprint(str(tmp_path / "pets"))
+    shutil.copytree(tmp_path / "pets", tmp_path / "copy")
+    touch(tmp_path / "copy", ".DS_Store")
+    assert source_fingerprint(str(tmp_path / "copy")) == before
+    os.utime(tmp_path / "copy/cat/1.png", (1, 1))
+    touched = source_fingerprint(str(tmp_path / "copy"))
+    (tmp_path / "copy/cat/1.png").rename(tmp_path / "copy/cat/3.png")
+    renamed = source_fingerprint(str(tmp_path / "copy"))
+    touch(tmp_path / "copy", "cat/4.png")
+    assert len({before, touched, renamed, source_fingerprint(str(tmp_path / "copy"))}) == 4
+
+
+def test_fingerprint_of_a_manifest_covers_its_rows_and_its_images(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "unlisted.png")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,label\na.png,cat\nmissing.png,dog\n")
+    before = source_fingerprint(str(manifest))
+    (tmp_path / "unlisted.png").unlink()
+    os.utime(manifest, (1, 1))
+    assert source_fingerprint(str(manifest)) == before
+    touch(tmp_path, "missing.png")
+    there = source_fingerprint(str(manifest))
+    manifest.write_text("path,label\na.png,cat\nmissing.png,cat\n")
+    assert len({before, there, source_fingerprint(str(manifest))}) == 3
+    with pytest.raises(DataError, match="does not exist"):
+        source_fingerprint(str(tmp_path / "nowhere"))
