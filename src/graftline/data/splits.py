@@ -159,11 +159,12 @@ def _refuse_missing_classes(pictures: Sequence[Picture], splits: Sequence[str]) 
     for label in sorted({p.source.label for p in pictures}):
         lacking = [split for split in SPLITS if not counts[label, split]]
         if lacking:
-            images = [p for p in pictures if p.source.label == label]
-            groups = len({p.group for p in images})
-            has = f"{len(images)} images" + (f" in {groups} groups" if groups < len(images) else "")
             raise DataError(
-                f"the class {label!r} has {has} but none for {' and '.join(lacking)}: each class needs at least one image"
-                + (", of a group of its own," if groups < len(images) else "")
-                + " in each of train, validation and test"
+                f"the class {label!r} has {_extent([p for p in pictures if p.source.label == label])} but none for "
+                f"{' and '.join(lacking)}: each class needs at least one in each of train, validation and test"
             )
+
+
+def _extent(pictures: Sequence[Picture]) -> str:
+    groups = len({p.group for p in pictures})
+    return f"{len(pictures)} images" + (f" in {groups} groups" if groups < len(pictures) else "")
