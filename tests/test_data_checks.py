@@ -127,7 +127,7 @@ def test_unreadable_files_are_left_out_and_listed(
     assert "3 of 22 files cannot be read, cat/00.png for one: damaged image" in capsys.readouterr().err
     listed = {row["name"]: row["reason"] for row in report(tmp_path / "out")["quarantined"]}
     assert listed["cat/00.png"].startswith("damaged image (OSError: ")
-    assert listed["dog/text.png"] == "not an image in a known format"
+    assert listed["dog/text.png"] == "not a JPEG, PNG, BMP, WebP, TIFF or GIF image"
     assert listed["dog/gone.png"] == "the file does not exist"
 
 

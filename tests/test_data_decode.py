@@ -143,11 +143,16 @@ def test_cut_off_files_are_errors(form: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "the file is empty"), (b"hello, I am text", "not an image"), (b"\x89PNG\r\n\x1a\n", ".")],
+    [(b"", "the file is empty"), (b"hello, I am text", "not a JPEG"), (b"\x89PNG\r\n\x1a\n", "not a JPEG")],
 )
 def test_no_image_at_all(content: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         decode_rgb(content)
+
+
+def test_formats_that_run_other_programs_are_refused() -> None:
+    with pytest.raises(DataError, match="not a JPEG, PNG, BMP, WebP, TIFF or GIF image"):
+        decode_rgb(encode(Image.new("RGB", (4, 4)), "EPS"))
 
 
 def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from graftline.errors import DataError
 
 Interpolation = Literal["bicubic", "bilinear"]
 MAX_PIXELS = 89_478_485  # Pillow's own line for a decompression bomb: a quarter of a gigabyte of RGB
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # no others: Pillow would run Ghostscript for an EPS
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
@@ -42,7 +43,7 @@ def decode_rgb(content: bytes) -> np.ndarray:
         DataError: The file is not an image, is damaged or cut off, or has more than `MAX_PIXELS` pixels.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _refuse_bomb(*image.size)
             image.load()
             return _to_rgb(_upright(image))
@@ -84,7 +85,7 @@ def _reason(content: bytes, error: Exception) -> str:
     if not content:
         return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image in a known format"
+        return "not a JPEG, PNG, BMP, WebP, TIFF or GIF image"
     return f"damaged image ({type(error).__name__}: {error})".replace("\n", " ")
 
 
