@@ -130,6 +130,13 @@ def test_first_frame_of_an_animation() -> None:
     assert pixels(content)[0] == [255, 0, 0]
 
 
+def test_first_picture_of_a_phone_file_with_several() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    content = encode(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(content)).format == "MPO"
+    assert np.abs(decode_rgb(content).astype(int) - [255, 0, 0]).max() <= 3
+
+
 def noise(side: int = 64) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
 

@@ -15,7 +15,7 @@ from graftline.errors import DataError
 
 Interpolation = Literal["bicubic", "bilinear"]
 MAX_PIXELS = 89_478_485  # Pillow's own line for a decompression bomb: a quarter of a gigabyte of RGB
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # no others: Pillow would run Ghostscript for an EPS
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # no others: Pillow would run Ghostscript for an EPS
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
