@@ -1,0 +1,118 @@
+"""The DVC stages: one per step, under its name, with its parameters and defaults; they run, and then stand still."""
+
+import inspect
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from graftline import cli
+from graftline.orchestration import STEPS
+
+ROOT = Path(__file__).parents[1]
+PARAMS: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "params.yaml").read_text())
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+# The demo's own name for its model.
+DELIBERATE = {("register_model", "name")}
+
+
+def _dvc(folder: Path, *words: str) -> str:
+    """Runs DVC as a user does who has activated the environment, and returns what it printed."""
+    scripts = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    result = subprocess.run(
+        [scripts / "dvc", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def _resolved_commands() -> dict[str, str]:
+    """Returns the commands of the stages as DVC would run them."""
+    from dvc.repo import Repo
+
+    with Repo(str(ROOT)) as repo:
+        return {stage.name: str(stage.cmd) for stage in repo.stage.collect()}
+
+
+def test_every_step_is_a_stage() -> None:
+    assert list(PIPELINE["stages"]) == ["demo_data", *STEPS]
+    assert list(PARAMS) == list(STEPS)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_parameters_are_the_steps_with_its_defaults(step: str) -> None:
+    signature = inspect.signature(cli.load(step)).parameters
+    for name, value in PARAMS[step].items():
+        assert name in signature
+        if (step, name) not in DELIBERATE:
+            assert (type(value), value) == (type(signature[name].default), signature[name].default), name
+    assert step in PIPELINE["stages"][step]["params"], "without it DVC does not notice a changed parameter"
+
+
+def test_every_stage_runs_its_own_command_in_the_dvc_workspace() -> None:
+    for stage, command in _resolved_commands().items():
+        env, workspace, program, name, *arguments = shlex.split(command)
+        assert (env, workspace, program, name) == ("env", "GRAFTLINE_WORKSPACE=dvc-work", "graftline", stage)
+        cli.parse(name, cli.load(name), arguments)
+
+
+def test_every_stage_depends_on_its_code_and_on_what_its_command_reads() -> None:
+    made = {
+        out if isinstance(out, str) else next(iter(out)) for one in PIPELINE["stages"].values() for out in one["outs"]
+    }
+    for step in STEPS:
+        stage = PIPELINE["stages"][step]
+        (out,) = (out if isinstance(out, str) else next(iter(out)) for out in stage["outs"])
+        read = {word for word in stage["cmd"].split() if word in made and word != out}
+        assert read <= set(stage["deps"])
+        code = [dep for dep in stage["deps"] if dep.startswith("src/")]
+        assert f"src/graftline/steps/{step}.py" in code
+        assert all((ROOT / path).exists() for path in code)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory, solar_manifest: Path) -> Path:
+    """A Git repository with the project's stages, whose first one lays out 80 images instead of all."""
+    folder = tmp_path_factory.mktemp("dvc")
+    for name in ("params.yaml", ".dvc", ".dvcignore", ".gitignore", "src"):
+        source = ROOT / name
+        ignored = shutil.ignore_patterns("cache", "tmp", "config.local", "__pycache__")
+        shutil.copytree(source, folder / name, ignore=ignored) if source.is_dir() else shutil.copy(
+            source, folder / name
+        )
+    pipeline = PIPELINE | {"stages": dict(PIPELINE["stages"])}
+    copy = f"cp {shlex.quote(str(solar_manifest))} ${{work}}/demo-data/manifest.csv"
+    pipeline["stages"]["demo_data"] = PIPELINE["stages"]["demo_data"] | {
+        "cmd": f"mkdir -p ${{work}}/demo-data && {copy}"
+    }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.slow
+def test_repro_runs_the_steps_once_and_then_stands_still(repository: Path) -> None:
+    first = _dvc(repository, "repro")
+    assert all(f"Running stage '{step}'" in first for step in STEPS)
+    assert "Data and pipelines are up to date." in _dvc(repository, "repro")
+
+    metrics = json.loads(_dvc(repository, "metrics", "show", "--json"))[""]["data"]
+    (values,) = (entry["data"] for entry in metrics.values())
+    assert 0 <= values["accuracy"] <= 1
+
+    page = Path(_dvc(repository, "plots", "show").strip().removeprefix("file://"))
+    assert "Confusion on the test images" in page.read_text()
+    assert "Reliability on the test images" in page.read_text()
+
+    params = repository / "params.yaml"
+    params.write_text(params.read_text().replace("calibration_images: 200", "calibration_images: 20"))
+    changed = set(json.loads(_dvc(repository, "status", "--json")))
+    assert changed == {"export_onnx"}
