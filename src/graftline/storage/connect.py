@@ -1,0 +1,75 @@
+"""The one door to the store: the user's own, or the embedded server."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from graftline.storage.embedded import BUCKET, embedded_server
+from graftline.storage.store import Store
+from graftline.workspace import workspace
+
+# What would turn the embedded server's clients elsewhere: a user's profile, session, proxy or ban on endpoints.
+_IN_THE_WAY = (
+    "AWS_ENDPOINT_URL",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_REGION",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+)
+
+
+@contextlib.contextmanager
+def connect_store(folder: Path | None = None) -> Iterator[Store]:
+    """Yields the store that `GRAFTLINE_STORE` names, or the embedded server's when it is unset.
+
+    While the block runs, the environment names the store (`GRAFTLINE_STORE`, and for the embedded server
+    `AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_DEFAULT_REGION`), so that child processes
+    use the same one; afterwards it is as before. The embedded server runs while any process of the workspace is in
+    such a block, and ends with the last of them, however that one ends.
+
+    Args:
+        folder: Where the embedded server keeps its data; `store` in the workspace by default.
+
+    Raises:
+        StoreError: The setting is malformed, the store refuses or does not answer within 15 seconds, or the embedded
+            server does not start.
+    """
+    value = os.environ.get("GRAFTLINE_STORE", "").strip()
+    if value:
+        store = Store.parse(value)
+        store.check()
+        with _environment({"GRAFTLINE_STORE": store.url}):
+            yield store
+        return
+    store = Store(f"s3://{BUCKET}")
+    with embedded_server(folder or workspace() / "store") as access:
+        names: dict[str, str | None] = dict.fromkeys(_IN_THE_WAY)
+        with _environment(names | access.environment | {"GRAFTLINE_STORE": store.url, "NO_PROXY": _no_proxy()}):
+            yield store
+
+
+def _no_proxy() -> str:
+    before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    return ",".join(filter(None, [before, "127.0.0.1"]))
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Sets environment variables (None: removes them) and puts back what was there before."""
+    before = {name: os.environ.get(name) for name in values}
+    _set(values)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
