@@ -77,7 +77,7 @@ def test_base_is_pinned_to_a_patch_version_that_the_package_supports() -> None:
     assert version
     oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert oldest == f">={version[1]}.{version[2]}"
-    assert {parent for parent, _ in _stages().values()} <= {"${BASE_IMAGE}", *_stages()}
+    assert {parent for parent, _ in _stages().values()} <= {"${BASE_IMAGE}", "${NODE_IMAGE}", *_stages()}
 
 
 def test_every_installation_is_bound_to_the_lock() -> None:
@@ -94,3 +94,13 @@ def test_builder_gets_what_the_package_is_made_of_and_no_more() -> None:
     assert rules[0] == "*"
     assert kept == folders | {"pyproject.toml", "requirements.lock", package["project"]["readme"], "LICENSE"}
     assert any(fnmatch("src/graftline/__pycache__", rule.replace("**", "*")) for rule in rules)
+
+
+def test_page_runtime_in_the_image_is_the_one_that_the_library_looks_for() -> None:
+    from graftline.export.web import RUNTIME, RUNTIME_FILES
+
+    (packing,) = (argument for name, argument in _stages()["web"][1] if name == "RUN")
+    assert RUNTIME in packing.split()
+    assert set(re.findall(r"package/dist/(\S+)", packing)) == set(RUNTIME_FILES)
+    folder = f"/workspace/cache/{RUNTIME.replace('@', '-')}"
+    assert any(name == "COPY" and argument.endswith(f" {folder}") for name, argument in _stages()["base"][1])
