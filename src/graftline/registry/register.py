@@ -1,0 +1,64 @@
+"""Registering an edge bundle: once, with its lineage, and with the alias it earns."""
+
+import tempfile
+from pathlib import Path
+
+from graftline.progress import say
+from graftline.records import Registration
+from graftline.registry.candidate import Candidate
+from graftline.registry.client import Registry
+from graftline.registry.comparison import judge
+from graftline.registry.versions import RegisteredVersion, champion, create_version, find_bundle, settle
+from graftline.storage.locks import lock
+from graftline.workspace import workspace
+
+
+def register(registry: Registry, dataset: Path, candidate: Candidate, name: str) -> Registration:
+    """Registers a bundle as a version of a model, or returns what became of it when it is registered already.
+
+    Aliases move only when a bundle is registered for the first time: registering it again never undoes what later
+    versions earned or what somebody set by hand.
+
+    Args:
+        registry: An open registry.
+        dataset: The dataset folder; its test images decide the alias.
+        candidate: The checked bundle with its evaluation.
+        name: Registered model's name; made when there is none.
+
+    Raises:
+        GraftlineError: The registry fails, or the champion's file is not the one that was registered.
+    """
+    with lock(workspace() / ".register_model.lock"):
+        version = find_bundle(registry, name, candidate.bundle.sha256)
+        if version and version.outcome:
+            say(f"this bundle is {name} version {version.version} already: nothing was uploaded")
+            return version.outcome
+        return _decide(registry, dataset, candidate, version or _upload(registry, candidate, name))
+
+
+def _upload(registry: Registry, candidate: Candidate, name: str) -> RegisteredVersion:
+    with tempfile.TemporaryDirectory() as temporary:
+        candidate.lay_out(Path(temporary))
+        return create_version(
+            registry, name, Path(temporary), candidate.tags(), candidate.params(), candidate.metrics()
+        )
+
+
+def _decide(registry: Registry, dataset: Path, candidate: Candidate, version: RegisteredVersion) -> Registration:
+    """Compares with the champion, again when another machine has moved it meanwhile, and sets the alias."""
+    present = champion(registry, version.name)
+    verdict = judge(registry, dataset, candidate, version, present)
+    if champion(registry, version.name) != present:
+        return _decide(registry, dataset, candidate, version)
+    outcome = Registration(
+        data_version=candidate.bundle.data_version,
+        bundle=candidate.bundle.sha256,
+        name=version.name,
+        version=version.version,
+        alias=verdict.alias,
+        reason=verdict.reason,
+        champion_before=verdict.champion_before,
+        difference=verdict.difference,
+    )
+    settle(registry, version, outcome)
+    return outcome

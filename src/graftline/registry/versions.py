@@ -1,0 +1,170 @@
+"""Versions of a registered model: found by alias or by their bundle, made with their lineage, given their alias."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import Experiment, Metric, Param
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from graftline.errors import GraftlineError
+from graftline.records import Registration
+from graftline.registry.client import Registry
+
+CHAMPION = "champion"
+BUNDLE_FOLDER = "bundle"
+_OUTCOME = "registration"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second is what MLflow says of an alias not set
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """One version of a registered model.
+
+    Attributes:
+        name: Registered model's name.
+        version: Its version number.
+        run_id: The MLflow run that holds its files.
+        tags: What `graftline register_model` wrote about it, see `graftline.registry.candidate`.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    tags: dict[str, str]
+
+    @property
+    def bundle(self) -> str:
+        """SHA-256 of the bundle's record; empty when graftline did not register this version."""
+        return self.tags.get("bundle_sha256", "")
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the outputs; empty when graftline did not register this version."""
+        return json.loads(self.tags.get("classes", "[]"))
+
+    @property
+    def outcome(self) -> Registration | None:
+        """What its registration came to; None while that is not finished."""
+        text = self.tags.get(_OUTCOME)
+        return Registration.model_validate_json(text) if text else None
+
+
+def check_name(name: str) -> None:
+    """Checks the name of a registered model.
+
+    Raises:
+        GraftlineError: It has characters that MLflow, its filters or URLs do not take.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise GraftlineError(
+            f"the model name {name!r} is not allowed: "
+            "use 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit"
+        )
+
+
+def champion(registry: Registry, name: str) -> RegisteredVersion | None:
+    """Returns the version with the alias `champion`, None when there is no such model or alias."""
+    return find_version(registry, name, CHAMPION)
+
+
+def find_version(registry: Registry, name: str, alias_or_version: str) -> RegisteredVersion | None:
+    """Returns one version of a registered model, None when there is none.
+
+    Args:
+        registry: An open registry.
+        name: Registered model's name.
+        alias_or_version: An alias or a version number.
+    """
+    client = registry.client
+    try:
+        if alias_or_version.isdigit():
+            return _version(client.get_model_version(name, alias_or_version))
+        return _version(client.get_model_version_by_alias(name, alias_or_version))
+    except MlflowException as error:
+        if error.error_code in _ABSENT:
+            return None
+        raise
+
+
+def find_bundle(registry: Registry, name: str, bundle: str) -> RegisteredVersion | None:
+    """Returns the first version made from a bundle.
+
+    Args:
+        registry: An open registry.
+        name: Registered model's name.
+        bundle: SHA-256 of the bundle's record.
+    """
+    found = registry.client.search_model_versions(f"name = '{name}' and tags.bundle_sha256 = '{bundle}'")
+    return min(map(_version, found), key=lambda version: int(version.version), default=None)
+
+
+def create_version(
+    registry: Registry, name: str, files: Path, tags: dict[str, str], params: dict[str, str], metrics: dict[str, float]
+) -> RegisteredVersion:
+    """Uploads files as a finished run and makes a version of it. A failure leaves a failed run and no version.
+
+    Args:
+        registry: An open registry.
+        name: Registered model's name; the model is made when there is none.
+        files: Folder to upload; holds the folder `bundle`.
+        tags: Of the version.
+        params: Of the run.
+        metrics: Of the run.
+    """
+    client = registry.client
+    _ensure_model(registry, name)
+    run = client.create_run(_experiment(registry, name), tags={"mlflow.source.name": "graftline register_model"}).info
+    try:
+        client.log_batch(
+            run.run_id,
+            metrics=[Metric(key, value, run.start_time, 0) for key, value in metrics.items()],
+            params=[Param(key, value) for key, value in params.items()],
+        )
+        registry.upload(run.run_id, files)
+    except BaseException:
+        client.set_terminated(run.run_id, "FAILED")
+        raise
+    client.set_terminated(run.run_id)
+    return _version(client.create_model_version(name, f"runs:/{run.run_id}/{BUNDLE_FOLDER}", run.run_id, tags))
+
+
+def settle(registry: Registry, version: RegisteredVersion, outcome: Registration) -> None:
+    """Sets the alias of a decided registration, then writes the decision down."""
+    registry.client.set_registered_model_alias(version.name, outcome.alias, version.version)
+    registry.client.set_model_version_tag(version.name, version.version, _OUTCOME, outcome.model_dump_json())
+
+
+def _ensure_model(registry: Registry, name: str) -> None:
+    try:
+        registry.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _experiment(registry: Registry, name: str) -> str:
+    """Returns the id of the experiment that keeps its artifacts in this store; made when there is none.
+
+    MLflow fixes an experiment's place when it is made, so a model that moves to another store gets a second experiment.
+    """
+    for title in (name, f"{name} in {registry.artifacts}"):
+        found = registry.client.get_experiment_by_name(title) or _new_experiment(registry, title)
+        if found.artifact_location == registry.artifacts:
+            return found.experiment_id
+    raise AssertionError(f"the experiment {title} does not keep its artifacts where its name says")
+
+
+def _new_experiment(registry: Registry, title: str) -> Experiment:
+    try:
+        return registry.client.get_experiment(registry.client.create_experiment(title, registry.artifacts))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return registry.client.get_experiment_by_name(title)
+
+
+def _version(found: ModelVersion) -> RegisteredVersion:
+    return RegisteredVersion(found.name, str(found.version), found.run_id, dict(found.tags))

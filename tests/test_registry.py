@@ -1,0 +1,314 @@
+"""Registering edge bundles: versions with lineage, the alias that is earned on the same test images, clear errors."""
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from registry_inputs import make_bundle, make_dataset, make_evaluation, threshold
+
+from graftline.errors import GraftlineError
+from graftline.files import sha256_file
+from graftline.records import EdgeBundle, Registration, read_record
+from graftline.registry.bundles import download_bundle
+from graftline.registry.client import open_registry
+from graftline.registry.versions import champion
+from graftline.steps.register_model import register_model
+from graftline.storage import Store, connect_store
+
+WORSE = 6  # test pictures of 24 that the worse model gets wrong
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty MLflow database; making one takes seconds."""
+    folder = tmp_path_factory.mktemp("registry")
+    with open_registry(Store(str(folder / "store")), f"sqlite:///{folder / 'mlflow.db'}"):
+        return folder / "mlflow.db"
+
+
+@pytest.fixture
+def place(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A workspace with an empty registry, a folder store, and a dataset."""
+    (tmp_path / "work").mkdir()
+    shutil.copy(database, tmp_path / "work" / "mlflow.db")
+    monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "work"))
+    monkeypatch.setenv("GRAFTLINE_STORE", str(tmp_path / "the store"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    make_dataset(tmp_path / "dataset")
+    yield tmp_path
+
+
+def register(place: Path, title: str, wrong: int = 0, dataset: str = "dataset", **options: object) -> Registration:
+    """Makes and registers a bundle of a model with so many wrong answers."""
+    bundle, evaluation = place / f"{title}-bundle", place / f"{title}-evaluation"
+    if not bundle.exists():
+        make_bundle(bundle, place / dataset, threshold(wrong), seed=len(title), **options)
+        make_evaluation(evaluation, place / dataset, seed=len(title))
+    return register_model(place / dataset, bundle, evaluation, place / f"{title}-registration")
+
+
+def client(place: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{place / 'work' / 'mlflow.db'}")
+
+
+def test_the_first_version_is_champion_and_carries_its_lineage(place: Path) -> None:
+    record = register(place, "first")
+    assert (record.version, record.alias, record.champion_before, record.difference) == ("1", "champion", "", None)
+    assert "first" in record.reason
+    assert read_record(place / "first-registration", Registration) == record
+    version = client(place).get_model_version_by_alias("graftline", "champion")
+    bundle = read_record(place / "first-bundle", EdgeBundle)
+    assert version.tags["bundle_sha256"] == bundle.sha256 == record.bundle
+    assert version.tags["data_version"] == "d0000000000000001"
+    assert version.tags["model_sha256"] == bundle.model
+    assert version.tags["shipped_sha256"] == sha256_file(place / "first-bundle" / "model.onnx")
+    assert version.tags["backbone"] == "tf_efficientnet_lite0"
+    assert version.tags["strategy"] == "feature_extraction"
+    assert version.tags["accuracy"] == "0.5000 [0.4000, 0.6000] (n=24)"
+    assert {"evaluation_sha256", "graftline_version", "shipped", "classes"} <= version.tags.keys()
+
+
+def test_the_run_holds_files_numbers_and_parameters(place: Path) -> None:
+    register(place, "first")
+    version = client(place).get_model_version("graftline", "1")
+    run = client(place).get_run(version.run_id)
+    assert run.info.artifact_uri.startswith((place / "the store" / "mlflow").as_uri())
+    assert run.data.metrics["accuracy"] == 0.5
+    assert run.data.params["backbone"] == "tf_efficientnet_lite0"
+    files = {path.relative_to(place / "the store") for path in (place / "the store").rglob("*") if path.is_file()}
+    kept = {"/".join(path.parts[3:]) for path in files}
+    bundle = {"record.json", "model.onnx", "labels.txt", "lineage.json", "web/index.html"}
+    evaluation = {"record.json", "report.html", "metrics.json"}
+    assert kept == {f"bundle/{name}" for name in bundle} | {f"evaluation/{name}" for name in evaluation}
+
+
+def test_a_worse_model_becomes_challenger_with_the_reason(place: Path) -> None:
+    register(place, "first")
+    record = register(place, "second", WORSE)
+    assert (record.version, record.alias, record.champion_before) == ("2", "challenger", "1")
+    assert record.difference is not None
+    assert record.difference.value == pytest.approx(-WORSE / 24)
+    assert record.difference.n == 24
+    assert "24 test images" in record.reason
+    assert "25.0 points less accurate than champion version 1" in record.reason
+    assert "by hand" in record.reason
+    assert client(place).get_model_version_by_alias("graftline", "champion").version in (1, "1")
+    assert client(place).get_model_version_by_alias("graftline", "challenger").version in (2, "2")
+
+
+def test_a_better_model_becomes_champion(place: Path) -> None:
+    register(place, "first", WORSE)
+    record = register(place, "second")
+    assert (record.alias, record.champion_before) == ("champion", "1")
+    assert record.difference is not None
+    assert record.difference.value == pytest.approx(WORSE / 24)
+    assert "beyond chance" in record.reason
+    assert client(place).get_model_version_by_alias("graftline", "champion").version in (2, "2")
+
+
+def test_a_small_gain_is_told_as_possibly_chance(place: Path) -> None:
+    register(place, "first", 1)
+    record = register(place, "second")
+    assert record.alias == "champion"
+    assert "which may be chance" in record.reason
+
+
+def test_an_equal_model_becomes_champion_also_with_classes_in_another_order(place: Path) -> None:
+    register(place, "first")
+    record = register(place, "second", flip=True)
+    assert record.alias == "champion"
+    assert record.difference is not None
+    assert record.difference.value == 0
+    assert "exactly as often right" in record.reason
+
+
+def test_the_same_bundle_twice_is_one_version(place: Path) -> None:
+    first = register(place, "first")
+    register(place, "second", WORSE)
+    before = sorted((place / "the store").rglob("*"))
+    assert register(place, "first") == first
+    assert sorted((place / "the store").rglob("*")) == before
+    assert len(client(place).search_model_versions("name = 'graftline'")) == 2
+
+
+def test_registering_again_does_not_undo_what_was_set_by_hand(place: Path) -> None:
+    register(place, "first", WORSE)
+    better = register(place, "second")
+    client(place).set_registered_model_alias("graftline", "champion", "1")
+    assert register(place, "second") == better
+    assert client(place).get_model_version_by_alias("graftline", "champion").version in (1, "1")
+
+
+def test_an_interrupted_registration_is_finished_by_the_next(place: Path) -> None:
+    register(place, "first")
+    client(place).delete_model_version_tag("graftline", "1", "registration")
+    client(place).delete_registered_model_alias("graftline", "champion")
+    record = register(place, "first")
+    assert (record.version, record.alias) == ("1", "champion")
+    assert client(place).get_model_version_by_alias("graftline", "champion").version in (1, "1")
+
+
+def test_other_classes_are_not_compared(place: Path) -> None:
+    register(place, "first")
+    make_dataset(place / "other", "d0000000000000002", ["day", "night"])
+    record = register(place, "second", dataset="other")
+    assert (record.alias, record.difference, record.champion_before) == ("challenger", None, "1")
+    assert "day, night" in record.reason
+    assert "by hand" in record.reason
+
+
+def test_a_champion_of_other_data_may_know_the_test_images(place: Path) -> None:
+    register(place, "first")
+    make_dataset(place / "newer", "d0000000000000002")
+    record = register(place, "second", dataset="newer")
+    assert record.alias == "champion"
+    assert "d0000000000000001" in record.reason
+
+
+def test_a_champion_of_somebody_else_is_left_alone(place: Path) -> None:
+    client(place).create_registered_model("graftline")
+    client(place).create_model_version("graftline", "s3://somewhere/else")
+    client(place).set_registered_model_alias("graftline", "champion", "1")
+    record = register(place, "first")
+    assert (record.version, record.alias, record.champion_before) == ("2", "challenger", "1")
+    assert "not registered by graftline" in record.reason
+
+
+def test_a_champion_whose_file_was_changed_stops_the_registration(place: Path) -> None:
+    register(place, "first")
+    next((place / "the store").rglob("bundle/model.onnx")).write_bytes(b"something else")
+    with pytest.raises(GraftlineError, match=r"model\.onnx of graftline version 1 is not the file that was registered"):
+        register(place, "second")
+    assert not (place / "second-registration").exists()
+
+
+def test_a_changed_file_is_not_registered(place: Path) -> None:
+    make_bundle(place / "bundle", place / "dataset", threshold())
+    make_evaluation(place / "evaluation", place / "dataset")
+    with (place / "bundle" / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(GraftlineError, match=r"model\.onnx is not the file that was measured"):
+        register_model(place / "dataset", place / "bundle", place / "evaluation", place / "out")
+    (place / "bundle" / "model.onnx").unlink()
+    with pytest.raises(GraftlineError, match=r"model\.onnx is missing"):
+        register_model(place / "dataset", place / "bundle", place / "evaluation", place / "out")
+
+
+def test_an_evaluation_of_another_model_is_refused(place: Path) -> None:
+    make_bundle(place / "bundle", place / "dataset", threshold(), seed=1)
+    make_evaluation(place / "evaluation", place / "dataset", seed=2)
+    with pytest.raises(GraftlineError, match="of another model"):
+        register_model(place / "dataset", place / "bundle", place / "evaluation", place / "out")
+
+
+def test_an_evaluation_on_validation_is_refused(place: Path) -> None:
+    make_bundle(place / "bundle", place / "dataset", threshold())
+    make_evaluation(place / "evaluation", place / "dataset", split="validation")
+    with pytest.raises(GraftlineError, match="validation split"):
+        register_model(place / "dataset", place / "bundle", place / "evaluation", place / "out")
+
+
+def test_a_bundle_of_other_data_is_refused(place: Path) -> None:
+    make_bundle(place / "bundle", place / "dataset", threshold())
+    make_evaluation(place / "evaluation", place / "dataset")
+    make_dataset(place / "newer", "d0000000000000002")
+    with pytest.raises(GraftlineError, match="d0000000000000001"):
+        register_model(place / "newer", place / "bundle", place / "evaluation", place / "out")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "it's", "é" * 3, "x" * 101])
+def test_a_bad_name_is_refused(place: Path, name: str) -> None:
+    with pytest.raises(GraftlineError, match="model name"):
+        register_model(place / "dataset", place / "b", place / "e", place / "out", name=name)
+
+
+@pytest.mark.parametrize("uri", ["http://user:secret@127.0.0.1:9", "sqlite:////no/such/folder/x.db", "nonsense://x"])
+def test_a_registry_that_cannot_be_used_is_told_in_one_line(place: Path, uri: str) -> None:
+    with pytest.raises(GraftlineError) as told, open_registry(Store(str(place / "store")), uri):
+        pass
+    message = str(told.value)
+    assert "\n" not in message
+    assert "secret" not in message
+    assert "MLFLOW_TRACKING_URI" in message
+
+
+def test_the_variable_names_the_registry_and_the_parameter_wins(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = shutil.copy(place / "work" / "mlflow.db", place / "elsewhere.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
+    register(place, "first")
+    assert not client(place).search_registered_models()
+    own = f"sqlite:///{place / 'work' / 'mlflow.db'}"
+    evaluation = place / "first-evaluation"
+    register_model(place / "dataset", place / "first-bundle", evaluation, place / "out", tracking_uri=own)
+    assert [model.name for model in client(place).search_registered_models()] == ["graftline"]
+
+
+def test_a_bundle_comes_back_whole(place: Path) -> None:
+    register(place, "first")
+    register(place, "second", WORSE)
+    with connect_store() as store, open_registry(store) as registry:
+        for title, alias in (("first", "champion"), ("second", "challenger"), ("first", "1")):
+            bundle = download_bundle(registry, "graftline", alias, place / "back" / alias)
+            assert bundle == read_record(place / f"{title}-bundle", EdgeBundle)
+            assert sha256_file(place / "back" / alias / "web" / "index.html") == sha256_file(
+                place / f"{title}-bundle" / "web" / "index.html"
+            )
+        assert sorted(path.name for path in (place / "back" / "1").iterdir()) == sorted(
+            path.name for path in (place / "first-bundle").iterdir()
+        )
+
+
+def test_champion_and_download_of_what_is_not_there(place: Path) -> None:
+    with connect_store() as store, open_registry(store) as registry:
+        assert champion(registry, "graftline") is None
+        with pytest.raises(GraftlineError, match="no graftline champion"):
+            download_bundle(registry, "graftline", "champion", place / "out")
+    assert not (place / "out").exists()
+
+
+def test_a_changed_bundle_in_the_registry_is_not_handed_out(place: Path) -> None:
+    register(place, "first")
+    next((place / "the store").rglob("bundle/labels.txt")).write_text("cat\ndog")
+    with (
+        connect_store() as store,
+        open_registry(store) as registry,
+        pytest.raises(GraftlineError, match=r"labels\.txt"),
+    ):
+        download_bundle(registry, "graftline", "champion", place / "out")
+    assert not (place / "out").exists()
+
+
+def test_another_store_gets_its_own_experiment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(place, "first")
+    monkeypatch.setenv("GRAFTLINE_STORE", str(place / "new store"))
+    record = register(place, "second", WORSE)
+    assert (record.alias, record.champion_before) == ("challenger", "1")
+    assert list((place / "new store").rglob("bundle/model.onnx"))
+
+
+def test_two_at_once_leave_one_champion(place: Path) -> None:
+    titles = {"a": WORSE, "bb": 0, "ccc": 3}
+    for title, wrong in titles.items():
+        make_bundle(place / f"{title}-bundle", place / "dataset", threshold(wrong), seed=len(title))
+        make_evaluation(place / f"{title}-evaluation", place / "dataset", seed=len(title))
+    with connect_store(), ThreadPoolExecutor(3) as pool:
+        records = list(pool.map(lambda title: register(place, title), titles))
+    assert sorted(record.version for record in records) == ["1", "2", "3"]
+    best = records[1]
+    assert best.alias == "champion"
+    assert str(client(place).get_model_version_by_alias("graftline", "champion").version) == best.version
+
+
+@pytest.mark.slow
+def test_artifacts_go_to_the_embedded_s3_store(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRAFTLINE_STORE")
+    register(place, "first")
+    assert register(place, "second", WORSE).alias == "challenger"
+    with connect_store() as store, open_registry(store) as registry:
+        version = champion(registry, "graftline")
+        assert version is not None
+        assert store.exists(f"mlflow/{version.run_id}/artifacts/evaluation/report.html")
+        assert download_bundle(registry, "graftline", "champion", place / "back").sha256 == version.bundle
