@@ -1,1 +1,11 @@
 """Runs the pipeline on this machine, compiles it for a cluster."""
+
+STEPS = (
+    "version_data",
+    "augment",
+    "select_strategy",
+    "fine_tune",
+    "evaluate",
+    "export_onnx",
+    "register_model",
+)

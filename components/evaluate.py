@@ -1,0 +1,42 @@
+"""Component `evaluate`: the step of that name with KFP artifacts for its folders."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
+
+from graftline.components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evaluate(
+    dataset: Input[Dataset],
+    model: Input[Model],
+    evaluation: Output[Artifact],
+    metrics: Output[Metrics],
+    report: Output[HTML],
+    *,
+    split: str = "test",
+    seed: int = 0,
+    code_version: str,
+    data_version: str,
+    inputs_version: str,
+) -> str:
+    """Measures the model on a split and returns the SHA-256 of the evaluation's record.
+
+    `code_version`, `data_version` and `inputs_version` only tell the cache when the step must run again.
+    """
+    import shutil
+    from pathlib import Path
+
+    from graftline.steps.evaluate import evaluate as step
+
+    record = step(Path(dataset.path), Path(model.path), Path(evaluation.path), split=split, seed=seed)
+    shutil.copyfile(Path(evaluation.path) / "report.html", report.path)
+    shutil.copyfile(Path(evaluation.path) / "metrics.json", metrics.path)
+    for name in ("accuracy", "macro_f1", "calibration_error"):
+        interval = getattr(record, name)
+        metrics.log_metric(name, interval.value)
+        metrics.log_metric(f"{name}_low", interval.low)
+        metrics.log_metric(f"{name}_high", interval.high)
+    metrics.log_metric("images", record.accuracy.n)
+    evaluation.metadata.update(split=record.split, accuracy=record.accuracy.value, macro_f1=record.macro_f1.value)
+    return record.sha256

@@ -1,0 +1,54 @@
+"""Component `fine_tune`: the step of that name with KFP artifacts for its folders."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+from graftline.components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def fine_tune(
+    dataset: Input[Dataset],
+    policy: Input[Artifact],
+    plans: Input[Artifact],
+    model: Output[Model],
+    *,
+    rank: int = 1,
+    epochs: int = 0,
+    batch_size: int = 0,
+    learning_rate: float = 0.0,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoints: str = "",
+    code_version: str,
+    data_version: str,
+    inputs_version: str,
+) -> str:
+    """Carries out a transfer plan and returns the SHA-256 of the trained model's record.
+
+    `code_version`, `data_version` and `inputs_version` only tell the cache when the step must run again.
+    """
+    from pathlib import Path
+
+    from graftline.steps.fine_tune import fine_tune as step
+
+    record = step(
+        Path(dataset.path),
+        Path(policy.path),
+        Path(plans.path),
+        Path(model.path),
+        rank=rank,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        device=device,
+        checkpoints=checkpoints,
+    )
+    model.metadata.update(
+        framework="PyTorch",
+        backbone=record.plan.backbone,
+        strategy=record.plan.strategy,
+        validation_accuracy=record.validation_accuracy.value,
+    )
+    return record.sha256
