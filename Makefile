@@ -39,7 +39,7 @@ lint: $(READY) ## style, types, import direction, Dockerfile
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/pytest tests/test_architecture.py
 	@$(BIN)/hadolint docker/Dockerfile
 
 bench: $(READY) ## measure, and print the figures that the documents show

@@ -1,0 +1,191 @@
+"""The command line: a table of functions. `graftline --help` lists them.
+
+A command's arguments are its function's parameters, its help is the function's docstring. Mistakes end in one line on
+standard error: exit code 2 for how a command was called, 1 for what it met, 130 when it was interrupted.
+"""
+
+import difflib
+import importlib
+import inspect
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from graftline import __version__
+from graftline.errors import GraftlineError
+from graftline.orchestration import STEPS
+from graftline.orchestration.help import choices, command_help, overview, parameters, spelt, usage
+from graftline.records import Record
+
+COMMANDS = {
+    "every day": {
+        "run": "graftline.orchestration.local:run",
+        "demo": "graftline.orchestration.demo:demo",
+        "pull": "graftline.orchestration.commands:pull",
+        "lineage": "graftline.orchestration.commands:lineage",
+        "serve": "graftline.orchestration.commands:serve",
+    },
+    "the steps of a run": {step: f"graftline.steps.{step}:{step}" for step in STEPS},
+    "tools": {
+        "compile": "graftline.orchestration.compile:compile_pipeline",
+        "demo_data": "graftline.orchestration.demo:demo_data",
+    },
+}
+
+
+class UsageError(GraftlineError):
+    """A command was not called as it can be."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: The words after `graftline`; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _main([word for word in words if word != "--debug"])
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop}" if str(stop) else "\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone: nothing to say to it
+        return 1
+    except (GraftlineError, OSError) as error:
+        if debug:
+            raise
+        print(f"graftline: {_one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Lets a terminated run stop its children and its store."""
+    raise SystemExit(128 + number)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
+
+
+def _main(words: list[str]) -> None:
+    if not words or words[0] in ("--help", "-h", "help"):
+        groups = {title: {name: load(name) for name in group} for title, group in COMMANDS.items()}
+        print(overview(groups, __version__))
+        return
+    if words[0] == "--version":
+        print(f"graftline {__version__}")
+        return
+    command = words[0].replace("-", "_")
+    function = load(command)
+    if {"--help", "-h"} & set(words[1:]):
+        print(command_help(command, function))
+        return
+    arguments = parse(command, function, words[1:])
+    _show(function(**arguments), arguments)
+
+
+def load(command: str) -> Callable[..., Any]:
+    """Returns the function of a command.
+
+    Raises:
+        UsageError: There is no such command.
+    """
+    targets = {name: target for group in COMMANDS.values() for name, target in group.items()}
+    if command not in targets:
+        raise UsageError(f"there is no command {command!r}{_suggest(command, targets)}; see `graftline --help`")
+    module, _, name = targets[command].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def parse(command: str, function: Callable[..., Any], words: Sequence[str]) -> dict[str, Any]:
+    """Reads a command's arguments; options may be spelt with dashes or underscores.
+
+    Args:
+        command: The command, for messages.
+        function: Its function.
+        words: The words after the command.
+
+    Returns:
+        Arguments for the function, by name, of the types it wants.
+
+    Raises:
+        UsageError: An argument is missing, unknown or of the wrong type.
+    """
+    from argparse import ArgumentError
+
+    from jsonargparse import ArgumentParser
+
+    names = parameters(function)
+    parser = ArgumentParser(prog=f"graftline {command}", exit_on_error=False, add_help=False)
+    parser.add_function_arguments(function, as_positional=True, skip=_not_offered(function))
+    try:
+        return parser.parse_args([_option(command, word, names) for word in words]).as_dict()
+    except ArgumentError as error:
+        raise UsageError(f"{_reason(str(error), names)}; usage: {usage(command, function)}") from None
+
+
+def _not_offered(function: Callable[..., Any]) -> set[str | int]:
+    return set(inspect.signature(function).parameters) - set(parameters(function))
+
+
+def _option(command: str, word: str, names: Mapping[str, inspect.Parameter]) -> str:
+    """Returns a word as jsonargparse wants it: option names with underscores."""
+    if not word.startswith("--") or word == "--":
+        return word
+    name, equals, value = word[2:].partition("=")
+    name = name.replace("-", "_")
+    options = {key: p for key, p in names.items() if p.default is not p.empty}
+    if name not in options:
+        suggestion = _suggest(spelt(name), map(spelt, options))
+        raise UsageError(f"there is no option {word!r}{suggestion}; see `graftline {command} --help`")
+    return f"--{name}{equals}{value}"
+
+
+def _reason(message: str, names: Mapping[str, inspect.Parameter]) -> str:
+    """Says in our words what jsonargparse found wrong."""
+    missing = re.search(r"arguments are required: (.*)", message)
+    if missing:
+        return f"{missing[1].upper()} is missing"
+    extra = re.search(r"unrecognized arguments: (.*)", message)
+    if extra:
+        return f"{extra[1]!r} is one argument too many"
+    bare = re.search(r"argument --(\w+): expected one argument", message)
+    if bare:
+        return f"{spelt(bare[1])} needs a value"
+    wrong = re.search(r'key "(\w+)":.*Got value: (.*)', message, re.DOTALL)
+    assert wrong, f"jsonargparse says something new: {message}"
+    annotation = names[wrong[1]].annotation
+    wanted = ", ".join(choices(annotation)) or {int: "a whole number", float: "a number"}.get(annotation, "a text")
+    return f"{spelt(wrong[1])} takes {wanted}, not {wrong[2].strip()!r}"
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def _show(result: Any, arguments: Mapping[str, Any]) -> None:
+    """Prints what a command returned."""
+    from graftline.orchestration.summary import Summary
+    from graftline.orchestration.table import show_record, show_summary, show_tree
+
+    if isinstance(result, Summary):
+        show_summary(result)
+    elif isinstance(result, Record):
+        show_record(result)
+        print(f"out: {arguments['out']}")
+    elif isinstance(result, dict):
+        show_tree(next(iter(map(str, arguments.values()))), result)
+    elif result is not None:
+        print(result)

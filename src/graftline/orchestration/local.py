@@ -1,0 +1,214 @@
+"""Runs the whole pipeline on this machine: `graftline run DATASET`.
+
+A run lives in `WORKSPACE/runs/<time>-<id>`: the arguments, kfp's log, the events, the report, the edge bundle, and
+`summary.json`. What the steps write, and the cache by which a second run resumes, are in `WORKSPACE/pipeline`.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from graftline.errors import GraftlineError
+from graftline.orchestration.board import Board, clock, show
+from graftline.orchestration.code_version import code_version
+from graftline.orchestration.memory import tree_bytes
+from graftline.orchestration.summary import Summary, summarise
+from graftline.orchestration.worker import ARGUMENTS, OUTPUTS
+from graftline.workspace import workspace as default_workspace
+
+LOG, PROGRESS = "pipeline.log", "progress.jsonl"
+RESUME = "run the same command again: finished steps are cached, training resumes from its last checkpoint"
+_STOP_SECONDS = 10.0
+_MEMORY_EVERY_SECONDS = 0.5
+
+
+class RunStopped(KeyboardInterrupt):
+    """The user stopped a run; the message says how to resume."""
+
+
+def run(
+    source: str,
+    *,
+    name: str = "graftline",
+    workspace: str = "",
+    validation_fraction: float = 0.15,
+    test_fraction: float = 0.2,
+    registry: str = "",
+    flips: Literal["auto", "none", "horizontal", "vertical", "both"] = "auto",
+    backbones: str = "",
+    strategy: Literal["auto", "feature_extraction", "fine_tuning", "progressive_unfreezing"] = "auto",
+    image_size: int = 0,
+    epochs: int = 0,
+    batch_size: int = 0,
+    learning_rate: float = 0.0,
+    device: str = "auto",
+    tracking_uri: str = "",
+    seed: int = 0,
+    published: Sequence[tuple[str, float]] = (),
+) -> Summary:
+    """Runs the whole pipeline on your images, up to a registered edge model.
+
+    Args:
+        source: Folder of class folders (with or without train/val/test), CSV or Parquet manifest, or archive of these.
+        name: Name of the registered model.
+        workspace: Folder for data, store, registry and runs; empty means `GRAFTLINE_WORKSPACE`, or `graftline-work`.
+        validation_fraction: Share of the images for validation, where the source does not say.
+        test_fraction: Share of the images for the test, where the source does not say.
+        registry: Git repository of data versions; empty means one in the workspace.
+        flips: Flips that keep the label; auto decides by the data.
+        backbones: Candidates, timm names with commas between; empty means those whose weights are at hand.
+        strategy: How to transfer; auto decides by rules and measurement.
+        image_size: Side of the model's square input in pixels; 0 means the backbone's own.
+        epochs: Passes over the training images; 0 means the plan's.
+        batch_size: Images per training step; 0 means the plan's.
+        learning_rate: Peak rate; 0 means the plan's.
+        device: cpu, cuda, mps or auto.
+        tracking_uri: MLflow server; empty means `MLFLOW_TRACKING_URI`, or a database in the workspace.
+        seed: Seed of everything random.
+        published: Names and accuracies of others on the same data, to be shown beside the run's.
+
+    Returns:
+        What was reached, as in the run's `summary.json`.
+
+    Raises:
+        GraftlineError: The source cannot be read, or a step failed; the message names the log and how to resume.
+        RunStopped: The run was interrupted.
+    """
+    arguments = {key: value for key, value in locals().items() if key not in ("workspace", "published")}
+    home = Path(workspace).absolute() if workspace else default_workspace()
+    with _environment(GRAFTLINE_WORKSPACE=str(home)):
+        return _run(home, arguments, published)
+
+
+def _run(home: Path, arguments: dict[str, Any], published: Sequence[tuple[str, float]]) -> Summary:
+    from graftline.data.sources import source_fingerprint
+    from graftline.storage import connect_store
+
+    began = time.monotonic()
+    source = Path(arguments["source"]).expanduser().absolute()
+    fingerprint = source_fingerprint(arguments["source"])
+    folder = _new_run(home)
+    print(f"run      {folder}\nlog      {folder / LOG}", file=sys.stderr)
+    with connect_store() as store:
+        prepared = arguments | {
+            "source": str(source),
+            # A changed store must get the data too.
+            "source_fingerprint": f"{fingerprint} {store.url}",
+            "tracking_uri": arguments["tracking_uri"] or _mlflow_server(),
+            "checkpoints": str(home / "checkpoints"),
+            "code_version": code_version(),
+        }
+        peak = _supervise(folder, prepared)
+    outputs = {key: Path(path) for key, path in json.loads((folder / OUTPUTS).read_text()).items()}
+    return summarise(folder, outputs, time.monotonic() - began, peak, published)
+
+
+def _mlflow_server() -> str:
+    """Returns `MLFLOW_TRACKING_URI`, so that another server means another registration; not with a password in it."""
+    address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return "" if "@" in address else address
+
+
+def _new_run(home: Path) -> Path:
+    folder = home / "runs" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    folder.mkdir(parents=True)
+    (folder / PROGRESS).touch()
+    return folder
+
+
+def _supervise(folder: Path, arguments: dict[str, Any]) -> int:
+    """Runs the worker to its end, shows the steps, and returns the peak of memory in bytes."""
+    (folder / ARGUMENTS).write_text(json.dumps(arguments, indent=2))
+    board = Board()
+    with _worker(folder) as worker, show(board, folder / PROGRESS) as refresh:
+        try:
+            peak = _watch(worker, refresh)
+        except KeyboardInterrupt:
+            board.end("stopped")
+            raise RunStopped(f"stopped{_where(folder)}") from None
+        board.end("failed")
+    if worker.returncode:
+        raise GraftlineError(_failure(board, folder))
+    return peak
+
+
+def _watch(worker: "subprocess.Popen[bytes]", refresh: Any) -> int:
+    peak, sampled = 0, 0.0
+    while worker.poll() is None:
+        refresh()
+        if time.monotonic() - sampled > _MEMORY_EVERY_SECONDS:
+            peak, sampled = max(peak, tree_bytes(os.getpid())), time.monotonic()
+        time.sleep(0.1)
+    refresh()
+    return peak
+
+
+@contextlib.contextmanager
+def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Starts the process that runs the pipeline; at the end of the block nothing that it started is left."""
+    with tempfile.TemporaryDirectory(prefix="graftline-") as scratch, (folder / LOG).open("ab") as log:
+        environment = os.environ | {
+            "GRAFTLINE_PROGRESS": str(folder / PROGRESS),
+            "TMPDIR": scratch,  # kfp leaves a folder there for each task
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = [sys.executable, "-m", "graftline.orchestration.worker", str(folder)]
+        worker = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+        try:
+            yield worker
+        finally:
+            _stop(worker)
+
+
+def _stop(worker: "subprocess.Popen[bytes]") -> None:
+    """Interrupts the worker's process group, waits for it to tidy up, and kills what is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGINT)
+        until = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < until:
+            worker.poll()
+            os.killpg(worker.pid, 0)
+            time.sleep(0.05)
+        os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+
+
+def _failure(board: Board, folder: Path) -> str:
+    """Returns what the user has to know of a failed run: which step, why, the log, how to resume."""
+    step = board.failed
+    if not step:
+        return f"the pipeline failed outside its steps, see the end of the log{_where(folder)}"
+    kind, _, message = board.steps[step].error.partition(": ")
+    reason = message if kind.startswith("graftline.") else board.steps[step].error
+    reason = reason or "ended without a word (stopped from outside, or out of memory)"
+    return f"{step} failed after {clock(board.steps[step].seconds)}: {reason}{_where(folder)}"
+
+
+def _where(folder: Path) -> str:
+    return f"\n  log      {folder / LOG}\n  resume   {RESUME}"
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Sets environment variables while the block runs."""
+    before = {key: os.environ.get(key) for key in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key, None)
+            if value is not None:
+                os.environ[key] = value
