@@ -1,0 +1,72 @@
+"""The step version_data: recorded or not there at all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from graftline import version_data
+from graftline.errors import DataError, GraftlineError, StoreError
+from graftline.records import DataVersion, read_record
+
+
+@pytest.fixture
+def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten cats and ten dogs; the store is a folder."""
+    monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "work"))
+    monkeypatch.setenv("GRAFTLINE_STORE", str(tmp_path / "store"))
+    for number in range(20):
+        path = tmp_path / "pets" / ("cat", "dog")[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "pets"
+
+
+def stored(tmp_path: Path) -> set[str]:
+    """The files in the store."""
+    return {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "store").rglob("*") if path.is_file()}
+
+
+def test_the_same_content_is_one_version_and_is_stored_once(pets: Path, tmp_path: Path) -> None:
+    record = version_data(str(pets), tmp_path / "one")
+    assert record == read_record(tmp_path / "one", DataVersion)
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {"record.json", "shards", "report.json", "files.csv"}
+    before = stored(tmp_path)
+    assert before
+    (pets / "cat/00.png").rename(pets / "cat/renamed.png")
+    assert version_data(str(pets), tmp_path / "two") == record
+    assert stored(tmp_path) == before
+    (pets / "cat/02.png").unlink()
+    assert version_data(str(pets), tmp_path / "two").version != record.version
+    assert stored(tmp_path) > before
+
+
+def test_an_unreachable_store_is_noticed_before_the_images_are_read(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").write_text("a file")
+    monkeypatch.setattr("graftline.data.build.check_source", None)
+    with pytest.raises(StoreError, match="store"):
+        version_data(str(pets), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_recorded_leaves_the_earlier_output(pets: Path, tmp_path: Path) -> None:
+    record = version_data(str(pets), tmp_path / "out")
+    (pets / "cat/02.png").unlink()
+    (tmp_path / "no-repository").write_text("a file")
+    with pytest.raises(GraftlineError, match="no-repository"):
+        version_data(str(pets), tmp_path / "out", registry=str(tmp_path / "no-repository"))
+    assert read_record(tmp_path / "out", DataVersion) == record
+    assert {path.name for path in tmp_path.iterdir()} == {"pets", "store", "work", "out", "no-repository"}
+
+
+def test_mistakes_are_noticed_first(pets: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="test_fraction is 2"):
+        version_data(str(pets), tmp_path / "out", test_fraction=2)
+    with pytest.raises(DataError, match="does not exist"):
+        version_data(str(tmp_path / "nowhere"), tmp_path / "out")
+    with pytest.raises(GraftlineError, match="graftline did not write"):
+        version_data(str(pets), pets)
+    assert not (tmp_path / "work").exists()
