@@ -2,10 +2,11 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from graftline.storage.embedded import BUCKET, embedded_server
+from graftline.storage.environment import environment
 from graftline.storage.store import Store
 from graftline.workspace import workspace
 
@@ -41,35 +42,16 @@ def connect_store(folder: Path | None = None) -> Iterator[Store]:
     if value:
         store = Store.parse(value)
         store.check()
-        with _environment({"GRAFTLINE_STORE": store.url}):
+        with environment({"GRAFTLINE_STORE": store.url}):
             yield store
         return
     store = Store(f"s3://{BUCKET}")
     with embedded_server(folder or workspace() / "store") as access:
         names: dict[str, str | None] = dict.fromkeys(_IN_THE_WAY)
-        with _environment(names | access.environment | {"GRAFTLINE_STORE": store.url, "NO_PROXY": _no_proxy()}):
+        with environment(names | access.environment | {"GRAFTLINE_STORE": store.url, "NO_PROXY": _no_proxy()}):
             yield store
 
 
 def _no_proxy() -> str:
     before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
     return ",".join(filter(None, [before, "127.0.0.1"]))
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Sets environment variables (None: removes them) and puts back what was there before."""
-    before = {name: os.environ.get(name) for name in values}
-    _set(values)
-    try:
-        yield
-    finally:
-        _set(before)
-
-
-def _set(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
