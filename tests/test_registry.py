@@ -92,8 +92,7 @@ def test_a_worse_model_becomes_challenger_with_the_reason(place: Path) -> None:
     assert record.difference is not None
     assert record.difference.value == pytest.approx(-WORSE / 24)
     assert record.difference.n == 24
-    assert "24 test images" in record.reason
-    assert "25.0 points less accurate than champion version 1" in record.reason
+    assert "right on 6 fewer of the same 24 test images than champion version 1 (-25.0 points" in record.reason
     assert "by hand" in record.reason
     assert client(place).get_model_version_by_alias("graftline", "champion").version in (1, "1")
     assert client(place).get_model_version_by_alias("graftline", "challenger").version in (2, "2")
@@ -122,7 +121,7 @@ def test_an_equal_model_becomes_champion_also_with_classes_in_another_order(plac
     assert record.alias == "champion"
     assert record.difference is not None
     assert record.difference.value == 0
-    assert "exactly as often right" in record.reason
+    assert "right on as many of the same 24 test images as champion" in record.reason
 
 
 def test_the_same_bundle_twice_is_one_version(place: Path) -> None:
@@ -201,6 +200,14 @@ def test_an_evaluation_of_another_model_is_refused(place: Path) -> None:
     make_bundle(place / "bundle", place / "dataset", threshold(), seed=1)
     make_evaluation(place / "evaluation", place / "dataset", seed=2)
     with pytest.raises(GraftlineError, match="of another model"):
+        register_model(place / "dataset", place / "bundle", place / "evaluation", place / "out")
+
+
+def test_an_evaluation_with_a_changed_report_is_refused(place: Path) -> None:
+    make_bundle(place / "bundle", place / "dataset", threshold())
+    make_evaluation(place / "evaluation", place / "dataset")
+    (place / "evaluation" / "report.html").write_text("better")
+    with pytest.raises(GraftlineError, match=r"report\.html is not the file that was measured"):
         register_model(place / "dataset", place / "bundle", place / "evaluation", place / "out")
 
 

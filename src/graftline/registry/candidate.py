@@ -18,10 +18,10 @@ from graftline.records import (
     Variant,
     read_record,
 )
-from graftline.registry.bundles import check_bundle
+from graftline.registry.bundles import check_bundle, check_files
 from graftline.registry.versions import BUNDLE_FOLDER
 
-_EVALUATION_FILES = (RECORD_FILE, "report.html", "metrics.json")
+_EVALUATION_FILES = ("report.html", "metrics.json")
 _PLAN_PARAMS = {
     "backbone",
     "strategy",
@@ -101,7 +101,7 @@ class Candidate:
         """Copies what is uploaded into `folder`: `bundle/` (only files of its record) and `evaluation/`."""
         for file in (RECORD_FILE, *(entry.file for entry in self.bundle.files)):
             _copy(self.folder / file, folder / BUNDLE_FOLDER / file)
-        for file in _EVALUATION_FILES:
+        for file in (RECORD_FILE, *_EVALUATION_FILES):
             _copy(self.evaluation_folder / file, folder / "evaluation" / file)
 
 
@@ -130,6 +130,8 @@ def read_candidate(dataset: Path, bundle: Path, evaluation: Path) -> Candidate:
         raise GraftlineError(
             f"the evaluation {evaluation} read the {measured.split} split: run `graftline evaluate` on test"
         )
+    kept = [entry for entry in measured.files if entry.file in _EVALUATION_FILES]
+    check_files(evaluation, kept, "run `graftline evaluate` again")
     return Candidate(bundle, shipped, evaluation, measured, _model(bundle, shipped))
 
 

@@ -81,7 +81,7 @@ def open_registry(store: Store, tracking_uri: str = "") -> Iterator[Registry]:
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _workspace_database()
     shown = _without_password(uri)
     boto3.setup_default_session()  # MLflow uses the default one, which would keep the credentials of an earlier store
-    with _quiet(), _environment(_artifact_variables()), _plain_errors(shown):
+    with _quiet(), _environment(_variables()), _plain_errors(shown):
         yield Registry(_connect(uri, shown), store, shown)
 
 
@@ -111,9 +111,9 @@ def _connect(uri: str, shown: str) -> MlflowClient:
         ) from error
 
 
-def _artifact_variables() -> dict[str, str]:
+def _variables() -> dict[str, str]:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    quiet = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    quiet = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
     return quiet | ({"MLFLOW_S3_ENDPOINT_URL": endpoint} if endpoint else {})
 
 

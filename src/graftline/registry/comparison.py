@@ -90,17 +90,13 @@ def verdict(new_right: np.ndarray, old_right: np.ndarray, champion: RegisteredVe
         caveat: What to say at the end of the reason.
     """
     gap = paired_difference(new_right, old_right)
-    points = 100 * gap.value
-    sure = "beyond chance" if gap.low > 0 or gap.high < 0 else "which may be chance"
-    what = (
-        "exactly as often right as"
-        if points == 0
-        else f"{abs(points):.1f} points {'more' if points > 0 else 'less'} accurate than"
-    )
-    interval = f"95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
-    reason = (
-        f"on the same {gap.n} test images it is {what} champion version {champion.version} ({interval}), {sure}{caveat}"
-    )
+    more = int(new_right.sum()) - int(old_right.sum())
+    count = "as many" if more == 0 else f"{abs(more)} {'more' if more > 0 else 'fewer'}"
+    against = f"{'as' if more == 0 else 'than'} champion version {champion.version}"
+    value, low, high = (f"{100 * share:+.1f}" for share in (gap.value, gap.low, gap.high))
+    sure = ", beyond chance" if gap.low > 0 or gap.high < 0 else ", which may be chance" if more else ""
+    measured = f"({value} points, 95 % interval {low} to {high})"
+    reason = f"it is right on {count} of the same {gap.n} test images {against} {measured}{sure}{caveat}"
     if gap.value >= 0:
         return Verdict("champion", reason, champion.version, gap)
     return Verdict("challenger", f"{reason}; {_by_hand(champion)}", champion.version, gap)

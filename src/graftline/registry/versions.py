@@ -116,7 +116,8 @@ def create_version(
     """
     client = registry.client
     _ensure_model(registry, name)
-    run = client.create_run(_experiment(registry, name), tags={"mlflow.source.name": "graftline register_model"}).info
+    source = {"mlflow.source.name": "graftline register_model"}
+    run = client.create_run(_experiment(registry, name), tags=source, run_name=f"{name} of {tags['data_version']}").info
     try:
         client.log_batch(
             run.run_id,
