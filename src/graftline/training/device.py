@@ -1,0 +1,34 @@
+"""Which device and precision training runs on, through accelerate."""
+
+import torch
+from accelerate import Accelerator
+
+from graftline.errors import GraftlineError
+
+_CHOICES = ("auto", "cpu", "cuda")
+
+
+def make_accelerator(device: str = "auto") -> Accelerator:
+    """Returns an accelerator with bfloat16 autocast where the hardware computes it natively.
+
+    Args:
+        device: "auto" (a GPU when there is one), "cpu" or "cuda".
+
+    Raises:
+        GraftlineError: The device is unknown or not there.
+    """
+    if device not in _CHOICES:
+        raise GraftlineError(f"device {device!r} is not one of {', '.join(_CHOICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise GraftlineError("device 'cuda' was asked for but PyTorch finds no CUDA GPU: use --device auto or cpu")
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    return Accelerator(cpu=on_cpu, mixed_precision="bf16" if _has_bfloat16(on_cpu) else "no")
+
+
+def is_fast_bfloat16_cpu(accelerator: Accelerator) -> bool:
+    """Whether training runs on a CPU under bfloat16 autocast."""
+    return accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16"
+
+
+def _has_bfloat16(on_cpu: bool) -> bool:
+    return torch.cpu._is_avx512_bf16_supported() if on_cpu else torch.cuda.is_bf16_supported()

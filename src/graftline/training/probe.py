@@ -1,0 +1,84 @@
+"""Linear probes: the head solved to convergence on fixed features, its strength of regularisation cross-validated."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from graftline.progress import track
+
+_STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+_FOLDS = 5
+_ITERATIONS = 1000
+_SEARCH_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What cross-validation found.
+
+    Attributes:
+        regularisation: Inverse L2 strength C on standardised features with the best accuracy; the smallest of equals.
+        predictions: int64 [n], out-of-fold class of each image at that strength.
+        folds: Number of folds.
+    """
+
+    regularisation: float
+    predictions: np.ndarray
+    folds: int
+
+
+def cross_validate(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> ProbeResult:
+    """Chooses the regularisation of a linear probe by stratified, shuffled cross-validation.
+
+    Args:
+        features: float [n, d].
+        labels: int [n]; every class at least twice.
+        seed: Of the folds.
+
+    Returns:
+        The best strength and its out-of-fold predictions.
+    """
+    folds = int(min(_FOLDS, np.bincount(labels)[np.unique(labels)].min()))
+    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels))
+    predictions = np.empty((len(_STRENGTHS), len(labels)), dtype=np.int64)
+    for train, held_out in track(splits, "cross-validating the probe"):
+        scaler = StandardScaler().fit(features[train])
+        solver = LogisticRegression(max_iter=_ITERATIONS, tol=_SEARCH_TOLERANCE, warm_start=True)
+        for row, strength in enumerate(_STRENGTHS):  # from strong to weak, each starts where the last one ended
+            solver.set_params(C=strength).fit(scaler.transform(features[train]), labels[train])
+            predictions[row, held_out] = solver.predict(scaler.transform(features[held_out]))
+    best = int(np.argmax((predictions == labels).mean(1)))
+    return ProbeResult(_STRENGTHS[best], predictions[best], folds)
+
+
+def solve_head(features: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Solves multinomial logistic regression and folds the standardisation of the features into the result.
+
+    Args:
+        features: float [n, d].
+        labels: int [n], classes 0 to k-1, each at least once.
+        strength: Inverse L2 strength C.
+
+    Returns:
+        weight float [k, d] and bias float [k]: logits are `features @ weight.T + bias`.
+    """
+    scaler = StandardScaler().fit(features)
+    solver = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(scaler.transform(features), labels)
+    weight, bias = solver.coef_, solver.intercept_
+    if len(weight) == 1:  # two classes: scikit-learn gives the log-odds of the second
+        weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2
+    weight = weight / scaler.scale_
+    return weight, bias - weight @ scaler.mean_
+
+
+@torch.no_grad()
+def set_head(head: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Copies a solved head into a linear layer (or a 1x1 convolution) of a model."""
+    target: Tensor = head.weight  # type: ignore[assignment]
+    target.copy_(torch.from_numpy(weight).reshape(target.shape))
+    head.bias.copy_(torch.from_numpy(bias))  # type: ignore[operator, union-attr, arg-type]

@@ -1,0 +1,52 @@
+"""Courses of the learning rate after a linear warm-up, as factors of the peak rate."""
+
+import math
+
+from graftline.records import Schedule
+
+FINAL_SHARE = 0.01
+_FIRST_CYCLES = 3
+
+
+def warmup_factor(step: int, warmup_steps: int) -> float:
+    """Returns the factor of linear warm-up in (0, 1]; 1 from `warmup_steps` on."""
+    return min(1.0, (step + 1) / (warmup_steps + 1))
+
+
+def schedule_factor(schedule: Schedule, step: int, total_steps: int, warmup_steps: int) -> float:
+    """Returns the factor of the peak rate at an optimizer step.
+
+    Cosine annealing and warm restarts follow Loshchilov and Hutter (2017), "SGDR"; the cycles double in length.
+    "plateau" is constant here: the loop lowers the peak itself when validation stops to improve.
+
+    Args:
+        schedule: Which course.
+        step: Optimizer step, from 0.
+        total_steps: Steps of the whole run (of the stage, in progressive unfreezing).
+        warmup_steps: Steps of linear warm-up at the start.
+
+    Returns:
+        In (0, 1].
+    """
+    if step < warmup_steps:
+        return warmup_factor(step, warmup_steps)
+    done, span = step - warmup_steps, max(1, total_steps - warmup_steps)
+    if schedule == "cosine":
+        return _cosine(done / span)
+    if schedule == "warm_restarts":
+        return _cosine(_place_in_cycle(done, span))
+    return 1.0
+
+
+def _cosine(share: float) -> float:
+    return FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def _place_in_cycle(done: int, span: int) -> float:
+    """Returns how far step `done` is into its cycle, in [0, 1): cycles of 1, 2 and 4 sevenths of the span."""
+    length = max(1, span // (2**_FIRST_CYCLES - 1))
+    start = 0
+    while done - start >= length and start + length < span:
+        start += length
+        length *= 2
+    return min(1.0, (done - start) / length)

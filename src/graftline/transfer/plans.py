@@ -1,0 +1,130 @@
+"""From rules and evidence to a ranked list of plans."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from graftline.models.backbones import input_spec
+from graftline.records import Strategy, TransferPlan
+from graftline.transfer.evidence import BackboneEvidence
+from graftline.transfer.rules import LARGE, Choice, rank_strategies
+
+_HEAD_RATE = 1e-3
+_DECAY = 0.7
+_EARLY_GROUPS = 2
+_EPOCHS = 6
+_BATCH = 32
+_SMALL_VIEWS = (5 / 7, 5 / 7, 6 / 7)  # of the image size, in the first half of the epochs
+_SIZE_STEP = 32
+
+
+def rank_plans(
+    evidence: Sequence[BackboneEvidence],
+    images: int,
+    wanted: Strategy | Literal["auto"] = "auto",
+    image_size: int = 0,
+) -> list[TransferPlan]:
+    """Ranks plans: backbones by their probe (within a standard error the smaller one first), strategies by the rules.
+
+    Args:
+        evidence: At least one measured backbone.
+        images: Number of training and validation images.
+        wanted: A strategy that goes first whatever the rules say.
+        image_size: Side of the input in pixels; 0: what the weights were made for.
+
+    Returns:
+        All strategies of the best backbone, then the first strategy of each other one.
+    """
+    ordered = _rank_backbones(evidence)
+    plans = []
+    for place, item in enumerate(ordered):
+        choices = rank_strategies(images, item.domain_differs, item.probe.accuracy.low)
+        if wanted != "auto":
+            choices = [Choice(wanted, "asked for"), *(c for c in choices if c.strategy != wanted)]
+        why = _backbone_reason(item, place, len(ordered))
+        plans.append([make_plan(item, choice, images, image_size, why) for choice in choices])
+    return plans[0] + [others[0] for others in plans[1:]]
+
+
+def _rank_backbones(evidence: Sequence[BackboneEvidence]) -> list[BackboneEvidence]:
+    best = max(item.probe.accuracy.value for item in evidence)
+    half = max((item.probe.accuracy.high - item.probe.accuracy.low) / 4 for item in evidence)
+    tied = [item for item in evidence if item.probe.accuracy.value >= best - half]
+    rest = [item for item in evidence if item not in tied]
+    return [
+        *sorted(tied, key=lambda item: item.parameters),
+        *sorted(rest, key=lambda item: -item.probe.accuracy.value),
+    ]
+
+
+def _backbone_reason(item: BackboneEvidence, place: int, candidates: int) -> str:
+    measured = f"a linear probe on its frozen features reaches {item.probe.accuracy} in {item.probe.folds}-fold"
+    ranked = f"{measured} cross-validation, place {place + 1} of {candidates}"
+    return f"{item.backbone}: {ranked} (within a standard error the smaller model goes first)"
+
+
+def make_plan(
+    item: BackboneEvidence, choice: Choice, images: int, image_size: int, backbone_reason: str
+) -> TransferPlan:
+    """Fills in the settings of one strategy on one backbone.
+
+    Differential rates: the head and the last block at the peak, each block towards the stem at 0.7 times its
+    neighbour's, so that middle layers train at about a tenth of the usual rate and early ones at less.
+    """
+    side = image_size or input_spec(item.backbone).image_size
+    epochs = 0 if choice.strategy == "feature_extraction" else _EPOCHS
+    stages = _stage_epochs(epochs) if choice.strategy == "progressive_unfreezing" else []
+    frozen = _EARLY_GROUPS if choice.strategy == "fine_tuning" and images <= LARGE else 0
+    return TransferPlan(
+        backbone=item.backbone,
+        strategy=choice.strategy,
+        image_size=side,
+        epochs=epochs,
+        batch_size=_BATCH,
+        learning_rate=_HEAD_RATE,
+        layer_decay=_DECAY,
+        frozen_groups=frozen,
+        schedule="cosine",
+        warmup_steps=50,
+        weight_decay=0.02,
+        label_smoothing=0.05,
+        stage_epochs=stages,
+        epoch_sizes=view_sizes(epochs, side),
+        evidence=item.probe,
+        reasons=[choice.reason, backbone_reason, _domain_reason(item), *_rate_reason(choice.strategy, frozen)],
+    )
+
+
+def view_sizes(epochs: int, side: int) -> list[int]:
+    """Sides of the training views by epoch: smaller ones first (progressive resizing), the full side in the last half.
+
+    Small views cost less and regularise early training (Tan and Le 2021, "EfficientNetV2", section 4).
+    """
+    early = epochs // 2
+    small = [_round_side(side * share) for share in _SMALL_VIEWS]
+    return [small[min(len(small) - 1, epoch * len(small) // max(1, early))] for epoch in range(early)] + [side] * (
+        epochs - early
+    )
+
+
+def _round_side(side: float) -> int:
+    return max(_SIZE_STEP, round(side / _SIZE_STEP) * _SIZE_STEP)
+
+
+def _stage_epochs(epochs: int) -> list[int]:
+    """Head and last block, then half of the network, then all: the last stage is the longest."""
+    return [1, 2, epochs - 3]
+
+
+def _domain_reason(item: BackboneEvidence) -> str:
+    verdict = "the data differs from the backbone's domain" if item.domain_differs else "no sign of a domain difference"
+    return f"{verdict}: middle layers' features are better than the last ones by {item.middle_gain} in accuracy"
+
+
+def _rate_reason(strategy: Strategy, frozen: int) -> list[str]:
+    if strategy == "feature_extraction":
+        return ["the head is solved to convergence on cached features instead of stepping at 1e-3"]
+    start = f"the first {frozen} layer groups stay frozen" if frozen else "all layers train"
+    return [
+        f"{start}; rates fall from {_HEAD_RATE:g} at the head by {_DECAY:g} per group towards the stem "
+        "(a tenth of the usual in the middle); the head starts from the solved probe (Kumar et al. 2022, LP-FT)"
+    ]

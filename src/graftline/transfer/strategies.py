@@ -1,0 +1,162 @@
+"""Carries out a plan: feature extraction, fine-tuning or progressive unfreezing, one code path for all three."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+from torch import nn
+
+from graftline.data.dataset import load_images, open_split
+from graftline.intervals import wilson
+from graftline.models.backbones import InputSpec, build_backbone, input_spec
+from graftline.models.groups import layer_groups
+from graftline.models.weights import head_name
+from graftline.records import AugmentationPolicy, DataVersion, Interval, TransferPlan, read_record
+from graftline.training.checkpoints import Checkpoints
+from graftline.training.depthwise import speed_up_depthwise
+from graftline.training.device import is_fast_bfloat16_cpu
+from graftline.training.features import FeatureKey, cached_features
+from graftline.training.loop import Images, Stage, Trainer
+from graftline.training.probe import cross_validate, set_head, solve_head
+
+
+@dataclass(frozen=True)
+class TransferData:
+    """The images that a strategy may see.
+
+    Attributes:
+        version: Of the data.
+        train: Training split at the plan's image size.
+        validation: Validation split at the plan's image size.
+        large: Training split, somewhat larger, that random crops are cut from; its labels are those of `train`.
+        classes: Number of classes.
+    """
+
+    version: str
+    train: Images
+    validation: Images
+    large: np.ndarray
+    classes: int
+
+
+@dataclass
+class TransferResult:
+    """A trained classifier.
+
+    Attributes:
+        model: fp32.
+        spec: Its input.
+        pretrained: SHA-256 of the tensors it started from.
+        best_epoch: 0: the solved head.
+        validation_accuracy: Of the kept weights.
+        history: One row per epoch.
+    """
+
+    model: nn.Module
+    spec: InputSpec
+    pretrained: str
+    best_epoch: int
+    validation_accuracy: Interval
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def load_transfer_data(dataset: Path, plan: TransferPlan) -> TransferData:
+    """Reads the training and validation images at the sizes that the plan wants.
+
+    Args:
+        dataset: Folder written by version_data.
+        plan: For image size and backbone.
+    """
+    record = read_record(dataset, DataVersion)
+    how = input_spec(plan.backbone).interpolation
+    train, validation = (
+        Images(load_images(dataset, split, plan.image_size, how), open_split(dataset, split).labels)
+        for split in ("train", "validation")
+    )
+    trains_layers = plan.strategy != "feature_extraction"
+    large = load_images(dataset, "train", _crop_source_side(plan.image_size), how) if trains_layers else train.pixels
+    return TransferData(record.version, train, validation, large, len(record.classes))
+
+
+def _crop_source_side(image_size: int) -> int:
+    """Random crops are cut from images an eighth larger, so that they are hardly ever enlarged."""
+    return round(image_size * 8 / 7 / 32) * 32
+
+
+def carry_out(
+    plan: TransferPlan,
+    policy: AugmentationPolicy,
+    data: TransferData,
+    accelerator: Accelerator,
+    checkpoints: Checkpoints,
+    seed: int,
+) -> TransferResult:
+    """Transfers a backbone to the data.
+
+    The head always starts from the probe solved on frozen features, so that the first steps do not destroy the
+    pretrained layers (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution").
+    Feature extraction ends there.
+
+    Args:
+        plan: What to do.
+        policy: Augmentation of training images.
+        data: Training and validation images.
+        accelerator: Device and precision.
+        checkpoints: Where to save and resume.
+        seed: Of folds, data order and views.
+
+    Raises:
+        WeightsError: The backbone's weights are not at hand.
+        FrozenMovedError: Something frozen changed.
+    """
+    model, weights = build_backbone(plan.backbone, data.classes)
+    spec = input_spec(plan.backbone)
+    _solve_head(model, weights, plan, spec, data, accelerator, seed)
+    if is_fast_bfloat16_cpu(accelerator):
+        speed_up_depthwise(model)
+    train = Images(data.large, data.train.labels)
+    trainer = Trainer(model, plan, policy, spec, train, data.validation, accelerator, checkpoints, seed)
+    progress = trainer.run(make_stages(plan, len(layer_groups(model))))
+    images = len(data.validation.labels)
+    accuracy = wilson(round(progress.best_accuracy * images), images)
+    return TransferResult(model.cpu(), spec, weights, progress.best_epoch, accuracy, progress.history)
+
+
+def make_stages(plan: TransferPlan, groups: int) -> list[Stage]:
+    """Turns a plan into the loop's stages.
+
+    Args:
+        plan: Any plan.
+        groups: Number of layer groups of its backbone.
+
+    Returns:
+        None for feature extraction, one for fine-tuning; for progressive unfreezing one per entry of `stage_epochs`,
+        from the head and the last block to all layers.
+    """
+    if plan.strategy == "feature_extraction":
+        return []
+    if plan.strategy == "fine_tuning":
+        return [Stage(plan.epochs, min(plan.frozen_groups, groups - 1), plan.learning_rate)]
+    steps = len(plan.stage_epochs)
+    deepest = [round((groups - 2) * (steps - 1 - step) / max(1, steps - 1)) for step in range(steps)]
+    return [
+        Stage(epochs, max(frozen, plan.frozen_groups), plan.learning_rate)
+        for epochs, frozen in zip(plan.stage_epochs, deepest, strict=True)
+    ]
+
+
+def _solve_head(
+    model: nn.Module,
+    weights: str,
+    plan: TransferPlan,
+    spec: InputSpec,
+    data: TransferData,
+    accelerator: Accelerator,
+    seed: int,
+) -> None:
+    content = FeatureKey(data.version, "train", plan.backbone, weights)
+    features = cached_features(model, data.train.pixels, content, spec, accelerator).late
+    labels = data.train.labels
+    strength = plan.evidence.regularisation if plan.evidence else cross_validate(features, labels, seed).regularisation
+    set_head(model.get_submodule(head_name(model)), *solve_head(features, labels, strength))
