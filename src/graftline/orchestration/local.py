@@ -160,7 +160,7 @@ def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
         environment = os.environ | {
             "GRAFTLINE_PROGRESS": str(folder / PROGRESS),
             "TMPDIR": scratch,  # kfp leaves a folder there for each task
-            "PYTHONUNBUFFERED": "1",
+            "PYTHONSAFEPATH": "1",  # a folder of the user's named `docker` is not the package that kfp imports
         }
         command = [sys.executable, "-m", "graftline.orchestration.worker", str(folder)]
         worker = subprocess.Popen(

@@ -1,0 +1,276 @@
+"""The pipeline on this machine: what it shows, what it leaves, how it fails, stops and resumes."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from graftline.errors import GraftlineError
+from graftline.orchestration import STEPS
+from graftline.orchestration.board import Board, clock, plain_line
+from graftline.orchestration.code_version import code_version
+from graftline.orchestration.local import run
+from graftline.orchestration.memory import tree_bytes
+from graftline.orchestration.summary import Summary
+from graftline.orchestration.table import show_summary, size
+from graftline.orchestration.worker import Log
+from graftline.records import EdgeBundle, read_record
+
+PROGRAM = Path(sys.executable).parent / "graftline"
+KEYS = [
+    *("data_version", "backbone", "strategy", "test_accuracy", "test_accuracy_interval", "test_macro_f1"),
+    *("int8_agreement", "int8_accuracy", "fp32_bytes", "int8_bytes", "fp32_ms", "int8_ms", "torch_ms"),
+    *("registry_version", "alias", "seconds", "peak_memory_bytes", "report", "bundle"),
+]
+
+
+def pictures(folder: Path, *classes: str) -> Path:
+    for label in classes:
+        (folder / label).mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (8, 8), (number, len(label) * 20, 0)).save(folder / label / f"{number}.png")
+    return folder
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "progress.jsonl").read_text().splitlines()]
+
+
+def states(folder: Path) -> list[tuple[str, str]]:
+    return [(event["step"], event["state"]) for event in events(folder) if "state" in event]
+
+
+# What is shown while it runs
+
+
+def told(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[dict[str, Any]]]:
+    """Returns what the worker's log holds and the events that were told, when kfp writes `text` in small pieces."""
+    out, progress = io.StringIO(), tmp_path / "progress.jsonl"
+    progress.touch()
+    monkeypatch.setattr(sys, "__stdout__", out)
+    log = Log(progress)
+    for start in range(0, len(text), 7):
+        log.write(text[start : start + 7])
+    return out.getvalue(), events(tmp_path)
+
+
+def test_log_loses_its_colours_and_tells_what_becomes_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "04:45:19.951 - INFO - Task version-data cache hit (key=0a29adc84cb6); skipping execution.\n"
+        "04:45:19.967 - INFO - Executing task \x1b[96m'fine-tune'\x1b[0m\n"
+        "    Traceback (most recent call last):\n"
+        '        raise DataError("class")\n'
+        "    graftline.errors.DataError: class 'cat' has no images\n"
+        "04:45:21.242 - ERROR - Task \x1b[96m'fine-tune'\x1b[0m finished with status \x1b[91mFAILURE\x1b[0m\n"
+    )
+    written, told_events = told(text, tmp_path, monkeypatch)
+    assert "\x1b" not in written
+    assert "Executing task 'fine-tune'\n" in written
+    assert [(e["step"], e["state"]) for e in told_events] == [
+        ("version_data", "cached"),
+        ("fine_tune", "running"),
+        ("fine_tune", "failed"),
+    ]
+    assert told_events[-1]["error"] == "graftline.errors.DataError: class 'cat' has no images"
+
+
+def test_board_follows_the_events() -> None:
+    board, lines = Board(), []
+    for event in (
+        {"step": "version_data", "state": "cached", "time": 99.0},
+        {"step": "augment", "state": "running", "time": 100.0},
+        {"description": "decoding", "done": 1200, "total": 2624},
+        {"message": "no colour jitter on grey images"},
+        {"step": "augment", "state": "done", "time": 112.5},
+        {"description": "late", "done": 1, "total": None},
+    ):
+        board.take(event)
+        lines.append(plain_line(board, event))
+    assert lines[:5] == [
+        "version_data: cached",
+        "augment: running",
+        "augment: decoding, 1,200 of 2,624",
+        "augment: no colour jitter on grey images",
+        "augment: done in 12.5 s",
+    ]
+    assert [step.state for step in board.steps.values()] == ["cached", "done"] + ["waiting"] * 5
+    assert (board.running, board.failed) == ("", "")
+    board.take({"step": "evaluate", "state": "running", "time": 113.0})
+    board.end("failed")
+    assert board.failed == "evaluate"
+
+
+def test_numbers_for_people() -> None:
+    assert [clock(9.44), clock(67), clock(3753)] == ["9.4 s", "1:07", "1:02:33"]
+    assert [size(900), size(18_700_000), size(2_100_000_000)] == ["900 B", "18.7 MB", "2.10 GB"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
+def test_memory_counts_children() -> None:
+    code = "block = bytearray(200_000_000); print(flush=True); input()"
+    before = tree_bytes(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()
+        assert 200_000_000 < tree_bytes(os.getpid()) - before < 300_000_000
+        child.communicate(b"\n")
+
+
+def test_code_version_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "graftline"
+    (package / "training").mkdir(parents=True)
+    (package / "orchestration").mkdir()
+    for name in ("__init__.py", "cli.py", "training/loop.py", "orchestration/local.py"):
+        (package / name).write_text("")
+    monkeypatch.setattr("graftline.__file__", str(package / "__init__.py"))
+    first = code_version()
+    (package / "cli.py").write_text("shown = 1")
+    (package / "orchestration" / "local.py").write_text("shown = 1")
+    assert code_version() == first, "what only starts the steps does not change their results"
+    (package / "training" / "loop.py").write_text("rate = 1")
+    assert code_version() != first
+
+
+# Failing and stopping
+
+
+@pytest.mark.slow
+def test_a_failing_step_says_why_where_and_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFTLINE_STORE", str(tmp_path / "store"))
+    (tmp_path / "docker").mkdir()
+    monkeypatch.chdir(tmp_path)  # where a folder of that name must not be taken for the package
+    with pytest.raises(GraftlineError) as caught:
+        run(str(pictures(tmp_path / "images", "only")), workspace=str(tmp_path / "work"))
+    first, log, resume = str(caught.value).splitlines()
+    (folder,) = (tmp_path / "work" / "runs").iterdir()
+    assert first.startswith("version_data failed after ")
+    assert "class" in first
+    assert "Error:" not in first, "a mistake of the user's needs no name of an exception"
+    assert log.split()[1] == str(folder / "pipeline.log")
+    assert "DataError" in Path(log.split()[1]).read_text()
+    assert "same command again" in resume
+    assert states(folder) == [("version_data", "running"), ("version_data", "failed")], "a laptop does not retry"
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Returns the command lines of living processes that mention a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in words:
+            found.append(words[:200])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_stopped_run_leaves_no_process(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    command = [PROGRAM, "run", pictures(tmp_path / "images", "a", "bb"), "--workspace", tmp_path / "work"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if line == "version_data: running\n":
+                break
+        assert len(processes_of(tmp_path)) > 2
+        process.send_signal(number)
+        rest = process.stderr.read()
+    assert process.returncode == code
+    if number == signal.SIGINT:
+        assert rest.startswith("\nstopped\n")
+        assert "same command again" in rest
+    until = time.monotonic() + 30
+    while processes_of(tmp_path) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert processes_of(tmp_path) == []
+
+
+# The whole run, on real images
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run") / "work"
+
+
+@pytest.fixture(scope="module")
+def first_run(work: Path, solar_manifest: Path) -> "subprocess.CompletedProcess[str]":
+    command = [PROGRAM, "run", solar_manifest, "--workspace", work, "--name", "cells"]
+    command += ["--strategy", "feature_extraction"]
+    environment = {key: value for key, value in os.environ.items() if key != "GRAFTLINE_STORE"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def second_run(work: Path, solar_manifest: Path, first_run: object) -> Summary:
+    published = (("VGG-19", 0.8842),)
+    return run(
+        str(solar_manifest), workspace=str(work), name="cells", strategy="feature_extraction", published=published
+    )
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_its_table_and_the_path_of_its_summary(first_run: "subprocess.CompletedProcess[str]") -> None:
+    assert first_run.returncode == 0, first_run.stderr
+    for step in STEPS:
+        assert f"{step}: running\n" in first_run.stderr
+        assert f"{step}: done in " in first_run.stderr
+    path = Path(first_run.stdout.splitlines()[-1])
+    summary = json.loads(path.read_text())
+    assert list(summary) == KEYS
+    assert summary["data_version"] in first_run.stdout
+    assert f"{summary['test_accuracy']:.2%}" in first_run.stdout
+    low, high = summary["test_accuracy_interval"]
+    assert 0 < low <= summary["test_accuracy"] <= high <= 1
+    assert summary["strategy"] == "feature_extraction"
+    assert (summary["registry_version"], summary["alias"]) == ("1", "champion")
+    assert summary["seconds"] > 0
+    assert summary["peak_memory_bytes"] > 100_000_000
+    assert Path(summary["report"]).read_text().lstrip().lower().startswith("<!doctype html>")
+    bundle = read_record(Path(summary["bundle"]), EdgeBundle)
+    assert (Path(summary["bundle"]) / bundle.shipped).is_file()
+    fp32 = bundle.variant("fp32")
+    assert fp32
+    assert summary["fp32_bytes"] == fp32.bytes
+    assert (bundle.variant("int8") is None) == (summary["int8_bytes"] is None)
+
+
+@pytest.mark.slow
+def test_a_second_run_takes_every_step_from_the_cache(
+    first_run: "subprocess.CompletedProcess[str]", second_run: Summary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {state for _, state in states(second_run.folder)} == {"cached"}
+    assert {step for step, _ in states(second_run.folder)} == set(STEPS)
+    before = json.loads(Path(first_run.stdout.splitlines()[-1]).read_text())
+    own = {"seconds", "peak_memory_bytes", "report", "bundle"}
+    again = json.loads(second_run.path.read_text())
+    assert {key: again[key] for key in KEYS if key not in own} == {key: before[key] for key in KEYS if key not in own}
+    show_summary(second_run)
+    out = capsys.readouterr().out
+    assert "88.42%" in out
+    assert out.splitlines()[-1] == str(second_run.path)
+
+
+@pytest.mark.slow
+def test_a_bundle_without_int8_has_none_in_the_summary(second_run: Summary) -> None:
+    figures = dataclasses.replace(
+        second_run, int8_agreement=None, int8_accuracy=None, int8_bytes=None, int8_ms=None
+    ).figures()
+    assert json.loads(json.dumps(figures))["int8_bytes"] is None
+    assert list(figures) == KEYS
