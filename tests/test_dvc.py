@@ -1,5 +1,6 @@
 """The DVC stages: one per step, under its name, with its parameters and defaults; they run, and then stand still."""
 
+import csv
 import inspect
 import json
 import os
@@ -21,12 +22,14 @@ PARAMS: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "params.yaml").read_t
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 # The demo's own name for its model.
 DELIBERATE = {("register_model", "name")}
+LAY_OUT = "mkdir -p ${work}/demo-data && cp manifest.csv ${work}/demo-data/"
 
 
 def _dvc(folder: Path, *words: str) -> str:
     """Runs DVC as a user does who has activated the environment, and returns what it printed."""
     scripts = Path(sys.executable).parent
-    environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("GRAFTLINE_", "AWS_", "MLFLOW_"))}
+    environment = own | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     result = subprocess.run(
         [scripts / "dvc", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -82,18 +85,18 @@ def test_every_stage_depends_on_its_code_and_on_what_its_command_reads() -> None
 def repository(tmp_path_factory: pytest.TempPathFactory, solar_manifest: Path) -> Path:
     """A Git repository with the project's stages, whose first one lays out 80 images instead of all."""
     folder = tmp_path_factory.mktemp("dvc")
-    for name in ("params.yaml", ".dvc", ".dvcignore", ".gitignore", "src"):
-        source = ROOT / name
+    for name in (".dvc", "src"):
         ignored = shutil.ignore_patterns("cache", "tmp", "config.local", "__pycache__")
-        shutil.copytree(source, folder / name, ignore=ignored) if source.is_dir() else shutil.copy(
-            source, folder / name
-        )
-    pipeline = PIPELINE | {"stages": dict(PIPELINE["stages"])}
-    copy = f"cp {shlex.quote(str(solar_manifest))} ${{work}}/demo-data/manifest.csv"
-    pipeline["stages"]["demo_data"] = PIPELINE["stages"]["demo_data"] | {
-        "cmd": f"mkdir -p ${{work}}/demo-data && {copy}"
-    }
-    (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("params.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    with solar_manifest.open(newline="") as source, (folder / "manifest.csv").open("w", newline="") as target:
+        rows = list(csv.DictReader(source))
+        writer = csv.DictWriter(target, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(row | {"path": str(solar_manifest.parent / row["path"])} for row in rows)
+    stages = PIPELINE["stages"] | {"demo_data": PIPELINE["stages"]["demo_data"] | {"cmd": LAY_OUT}}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE | {"stages": stages}, sort_keys=False))
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     return folder
 
