@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -165,7 +166,7 @@ def test_a_prefix_of_a_bucket_is_a_store(
 @pytest.mark.slow
 def test_secrets_are_readable_by_the_owner_only(server: dict[str, str], server_folder: Path) -> None:
     assert stat.S_IMODE(server_folder.stat().st_mode) == 0o700
-    for name in ("credentials.json", "security/security.toml"):
+    for name in ("credentials.json", "security/security.toml", "security/key.pem"):
         assert stat.S_IMODE((server_folder / name).stat().st_mode) == 0o600
     assert server["AWS_SECRET_ACCESS_KEY"] in (server_folder / "credentials.json").read_text()
 
@@ -179,17 +180,51 @@ def _status(url: str, method: str) -> int:
         return error.code
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_the_unauthenticated_are_refused(
-    method: str, own_s3: dict[str, str], server_folder: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def ports(own_s3: dict[str, str], server_folder: Path, tmp_path: Path) -> dict[str, int]:
+    """The ports of a server that holds one secret."""
     (tmp_path / "secret").write_text("content")
     Store("s3://graftline").upload(tmp_path / "secret", "secret")
-    ports = json.loads((server_folder / "server.json").read_text())
-    assert _status(f"http://127.0.0.1:{ports['filer']}/buckets/graftline/secret", method) == 401
+    return {role: int(port) for role, port in json.loads((server_folder / "server.json").read_text()).items()}
+
+
+def _is_unharmed(folder: Path) -> bool:
+    Store("s3://graftline").download("secret", folder / "copy")
+    return (folder / "copy").read_text() == "content"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_http_refuses_the_unauthenticated(method: str, ports: dict[str, int], tmp_path: Path) -> None:
+    assert _status(f"http://127.0.0.1:{ports['filer']}/buckets/graftline/secret", method) in (401, 403, 404)
     assert _status(f"http://127.0.0.1:{ports['s3']}/graftline/secret", method) == 403
-    assert Store("s3://graftline").exists("secret")
+    assert _status(f"http://127.0.0.1:{ports['master']}/col/delete?collection=graftline", method) in (401, 403, 404)
+    assert _is_unharmed(tmp_path)
+
+
+def _grpc_answers(port: int, security: Path | None) -> bool:
+    """Opens an HTTP/2 connection, with the certificate in the folder `security` if given; returns whether it stands."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    if security:
+        context.load_cert_chain(security / "certificate.pem", security / "key.pem")
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+            context.wrap_socket(plain) as connection,
+        ):
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+            return len(connection.recv(9)) > 0
+    except (ssl.SSLError, ConnectionError):
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["master", "volume", "filer", "s3"])
+def test_grpc_refuses_whoever_has_no_certificate(role: str, ports: dict[str, int], server_folder: Path) -> None:
+    assert not _grpc_answers(ports[role] + 10_000, None)
+    assert _grpc_answers(ports[role] + 10_000, server_folder / "security")
 
 
 _USER = """

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import random
-import secrets
 import signal
 import socket
 import subprocess
@@ -22,19 +21,17 @@ from shutil import which
 from typing import IO
 
 from graftline.errors import StoreError
+from graftline.storage.keys import CREDENTIALS_FILE, write_secrets
 from graftline.storage.locks import EXCLUSIVE, SHARED, is_held, lock, try_lock, unlock, wait_until
 
 BUCKET = "graftline"
 STATE_FILE = "server.json"
-CREDENTIALS_FILE = "credentials.json"
-SECURITY_FILE = "security/security.toml"
 LOG_FILE = "logs/server.log"
 ROLES = ("master", "volume", "filer", "s3", "admin")
 GRPC_OFFSET = 10_000
 # Below the range from which the system takes ports of outgoing connections, also after adding the offset.
 _PORTS = range(12_000, 22_000)
 _START_SECONDS, _STOP_SECONDS, _ATTEMPTS = 60.0, 30.0, 3
-_JWT_SECTIONS = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def _join(folder: Path, users: IO[str]) -> tuple[Access, subprocess.Popen[bytes]
             return access, None
         raise StoreError(f"the embedded S3 server in {folder} runs but does not answer: see {folder / LOG_FILE}")
     _end_orphan(folder)
-    _write_secrets(folder)
+    write_secrets(folder)
     return _start(folder)
 
 
@@ -224,22 +221,3 @@ def _is_free(port: int) -> bool:
             except OSError:
                 return False
     return True
-
-
-def _write_secrets(folder: Path) -> None:
-    """Writes credentials, and the signing keys that close the filer and the volumes to everybody else, once."""
-    if not (folder / CREDENTIALS_FILE).exists():
-        credentials = {"key": f"graftline{secrets.token_hex(6)}", "secret": secrets.token_urlsafe(32)}
-        _write_secret(folder / CREDENTIALS_FILE, json.dumps(credentials))
-    if not (folder / SECURITY_FILE).exists():
-        sections = [f'[{name}]\nkey = "{secrets.token_urlsafe(32)}"\n' for name in _JWT_SECTIONS]
-        _write_secret(folder / SECURITY_FILE, "\n".join(sections))
-
-
-def _write_secret(path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    beside.rename(path)

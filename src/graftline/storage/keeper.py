@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from graftline.storage.embedded import CREDENTIALS_FILE, GRPC_OFFSET, LOG_FILE, ROLES, SECURITY_FILE, STATE_FILE
+from graftline.storage.embedded import GRPC_OFFSET, LOG_FILE, ROLES, STATE_FILE
+from graftline.storage.keys import CREDENTIALS_FILE, SECURITY_FILE
 from graftline.storage.locks import EXCLUSIVE, try_lock
 
 _MEMORY_LIMIT = "300MiB"
@@ -73,6 +74,7 @@ def _arguments(folder: Path, state: dict[str, int]) -> list[str]:
         f"-dir={folder / 'data'}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
+        "-disableHttp",  # the master's and the filer's: anyone could delete the bucket there
         "-master.telemetry=false",
         "-volume.preStopSeconds=0",
         "-master.resumeState=false",  # the resumed election of the one master now and then takes 5-20 s
