@@ -6,7 +6,8 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_
 
 from graftline.errors import GraftlineError
 from graftline.evaluation.calibration import calibration_error, reliability_table
-from graftline.evaluation.metrics import confident_mistakes, evaluate_predictions, macro_f1
+from graftline.evaluation.metrics import evaluate_predictions, macro_f1
+from graftline.evaluation.mistakes import confident_mistakes
 from graftline.intervals import wilson
 
 

@@ -111,12 +111,6 @@ def macro_f1(labels: np.ndarray, predictions: np.ndarray, seed: int) -> Interval
     return Interval(value=value, low=min(low, value), high=max(high, value), n=len(labels))
 
 
-def confident_mistakes(probabilities: np.ndarray, labels: np.ndarray, most: int = 24) -> np.ndarray:
-    """Returns the indices of up to `most` wrongly classified images, the most confident first, int64 [m]."""
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:most]
-
-
 def _by_class(confusion: np.ndarray, classes: Sequence[str]) -> list[ClassMetrics]:
     hits, calls, support = np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
     return [

@@ -1,0 +1,101 @@
+"""What a reader must keep in mind before trusting the numbers, in plain words."""
+
+from collections.abc import Iterator
+
+from graftline.evaluation.metrics import Measurements
+from graftline.intervals import unpaired_difference
+from graftline.records import Interval, TrainedModel
+
+FEW_IMAGES = 100
+FEW_OF_A_CLASS = 20
+_MOST_NAMES = 5
+
+
+def list_cautions(measured: Measurements, model: TrainedModel, split: str) -> list[str]:
+    """Returns one sentence per caution; empty when there is nothing to warn of.
+
+    Args:
+        measured: The measurements.
+        model: The model's record.
+        split: The split that was measured.
+    """
+    return [*_on_split(measured, model, split), *_on_classes(measured), *_on_domains(measured)]
+
+
+def _on_split(measured: Measurements, model: TrainedModel, split: str) -> Iterator[str]:
+    accuracy = measured.accuracy
+    if split == "validation":
+        yield (
+            "These are validation images: the weights were chosen by their accuracy on them, so the numbers flatter "
+            "the model. The test split gives the honest ones."
+        )
+    if accuracy.n < FEW_IMAGES:
+        yield (
+            f"The {split} split has only {accuracy.n} images, so the intervals are wide: accuracy is known only to lie "
+            f"between {percent(accuracy.low)} and {percent(accuracy.high)}."
+        )
+    largest = int(measured.confusion.sum(axis=1).max())
+    if accuracy.low <= largest / accuracy.n:
+        name = measured.classes[int(measured.confusion.sum(axis=1).argmax())].name
+        yield (
+            f"Always answering “{name}” would be right on {percent(largest / accuracy.n)} of these images: "
+            "the model is not shown to be better than that."
+        )
+    if split == "test" and model.validation_accuracy.n:
+        yield from _on_gap(model.validation_accuracy, accuracy)
+
+
+def _on_gap(validation: Interval, test: Interval) -> Iterator[str]:
+    if unpaired_difference(validation, test).low > 0:
+        yield (
+            f"Accuracy is {percent(validation.value)} on validation but {percent(test.value)} on test images, more "
+            "than chance explains: the model was fitted to the validation split, or the two splits differ in kind."
+        )
+
+
+def _on_classes(measured: Measurements) -> Iterator[str]:
+    unseen = [c.name for c in measured.classes if c.recall.n == 0]
+    silent = [c.name for c in measured.classes if c.recall.n and c.precision.n == 0]
+    few = [c.name for c in measured.classes if 0 < c.recall.n < FEW_OF_A_CLASS]
+    if unseen:
+        yield f"No image of {_names(unseen)} is in this split: nothing is known about recall there."
+    if silent:
+        yield f"The model never answers {_names(silent)}: every image of it is taken for something else."
+    if few:
+        yield f"Fewer than {FEW_OF_A_CLASS} images of {_names(few)}: precision and recall there are rough guesses."
+
+
+def _on_domains(measured: Measurements) -> Iterator[str]:
+    ranked = sorted(measured.accuracy_by_domain.items(), key=lambda item: item[1].value)
+    if len(ranked) < 2:
+        return
+    (worst, low), (best, high) = ranked[0], ranked[-1]
+    if unpaired_difference(high, low).low > 0:
+        yield (
+            f"Accuracy on “{worst}” ({percent(low.value)}, n={low.n:,}) is lower than on “{best}” "
+            f"({percent(high.value)}, n={high.n:,}), more than chance explains."
+        )
+
+
+def calibration_in_words(measured: Measurements) -> str:
+    """Says what the calibration error means for whoever uses the probabilities."""
+    error, sure, right = measured.calibration_error, measured.mean_confidence, measured.accuracy.value
+    if error.low == 0:
+        return (
+            "The probabilities cannot be told from perfectly calibrated ones by these images: where the model says "
+            f"80\u202f%, it may well be right in 80\u202f% of cases. An error of {percent(error.high)} is possible too."
+        )
+    if measured.accuracy.low <= sure <= measured.accuracy.high:
+        return "Some probabilities are too high and some too low, and on average they balance: see the diagram."
+    kind = "too sure of itself" if sure > right else "more cautious than it need be"
+    return f"The model is {kind}: its answers carry {percent(sure)} on average and {percent(right)} of them are right."
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(f"“{name}”" for name in names[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more classes"
+
+
+def percent(share: float) -> str:
+    """Writes a share as a percentage with one decimal and a narrow space that does not break."""
+    return f"{100 * share:.1f}\u202f%"

@@ -1,0 +1,92 @@
+"""The HTML report: one file that needs nothing else, readable on a light or dark screen, on paper, and by ear."""
+
+import base64
+import io
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
+
+from graftline import __version__
+from graftline.evaluation.cautions import calibration_in_words, percent
+from graftline.evaluation.metrics import Measurements
+from graftline.evaluation.mistakes import Mistake
+from graftline.records import DataVersion, Interval, TrainedModel
+
+_MOST_CONFUSIONS = 12
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the report tells.
+
+    Attributes:
+        measured: The measurements.
+        data: The data version.
+        model: The model's record.
+        split: The split that was measured.
+        cautions: Sentences to keep in mind.
+        mistakes: The most confident mistakes; empty when there are none.
+        confusion: PNG of the confusion matrix.
+        reliability: PNG of the reliability diagram.
+        curves: PNG of the training curves; None when the model has none.
+    """
+
+    measured: Measurements
+    data: DataVersion
+    model: TrainedModel
+    split: str
+    cautions: list[str]
+    mistakes: list[Mistake]
+    confusion: bytes
+    reliability: bytes
+    curves: bytes | None
+
+
+def render_report(report: Report) -> str:
+    """Renders the report as one HTML document with its images inside and no link to anywhere."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(percent=percent, png=_png_uri, jpeg=_jpeg_uri, spread=_spread, plain=_plain)
+    source = (files("graftline.evaluation") / "report.html.j2").read_text("utf-8")
+    measured = report.measured
+    right = int(np.trace(measured.confusion))
+    ranked = sorted(enumerate(measured.classes), key=lambda pair: pair[1].recall.value)
+    return environment.from_string(source).render(
+        report=report,
+        ranked_classes=ranked,
+        right=right,
+        wrong=measured.accuracy.n - right,
+        confusions=frequent_confusions(measured.confusion, report.model.classes),
+        calibration=calibration_in_words(measured),
+        version=__version__,
+    )
+
+
+def frequent_confusions(confusion: np.ndarray, classes: list[str]) -> list[tuple[str, str, int, float]]:
+    """Returns (true, predicted, images, share of the true class) of the most frequent mistakes, most frequent first."""
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    support = confusion.sum(axis=1)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSIONS]
+    pairs = [divmod(int(index), len(classes)) for index in order]
+    return [(classes[i], classes[j], int(wrong[i, j]), wrong[i, j] / support[i]) for i, j in pairs if wrong[i, j]]
+
+
+def _spread(interval: Interval) -> str:
+    return f"{percent(interval.low)} to {percent(interval.high)}"
+
+
+def _plain(term: str) -> str:
+    return term.replace("_", " ")
+
+
+def _png_uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def _jpeg_uri(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
