@@ -123,6 +123,7 @@ class Trainer:
             GraftlineError: The loss is no longer a number.
             FrozenMovedError: Something frozen changed.
         """
+        never_trained = Freezer(self._model, self._groups, min((s.frozen_groups for s in stages), default=0))
         if not self._resume():
             self._judge(self._validate())
         first = 0
@@ -130,6 +131,7 @@ class Trainer:
             self._run_stage(number, stage, first)
             first += stage.epochs
         self._model.load_state_dict(self._progress.best_weights)
+        never_trained.check()
         return self._progress
 
     def _run_stage(self, number: int, stage: Stage, first: int) -> None:
@@ -152,7 +154,7 @@ class Trainer:
         """Returns the mean loss and the number of images seen."""
         size = self._plan.epoch_sizes[epoch] if self._plan.epoch_sizes else self._plan.image_size
         augment = Augmenter(self._policy, size, self._spec.interpolation)
-        batches = list(_batches(len(self._train.labels), self._plan.batch_size, self._seed + epoch))
+        batches = list(_batches(len(self._train.labels), self._plan.batch_size, [self._seed, epoch]))
         total = torch.zeros((), device=self._accelerator.device)
         for index, batch in enumerate(track(batches, f"epoch {epoch + 1}/{self._plan.epochs} at {size} px")):
             self._set_rates(stage, epoch_in_stage * len(batches) + index, stage.epochs * len(batches))
@@ -190,7 +192,7 @@ class Trainer:
         labels = torch.from_numpy(self._validation.labels)
         logits = []
         for start in range(0, len(labels), _EVALUATION_BATCH):
-            batch = torch.from_numpy(self._validation.pixels[start : start + _EVALUATION_BATCH])
+            batch = torch.from_numpy(np.array(self._validation.pixels[start : start + _EVALUATION_BATCH]))
             with self._accelerator.autocast():
                 inputs = normalise(batch.to(self._accelerator.device), self._spec.mean, self._spec.std)
                 logits.append(self._model(inputs).float().cpu())
@@ -254,7 +256,7 @@ def _optimizer(model: nn.Module, plan: TransferPlan) -> torch.optim.Optimizer:
     return torch.optim.AdamW(settings, lr=plan.learning_rate)
 
 
-def _batches(images: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+def _batches(images: int, batch_size: int, seed: Sequence[int]) -> Iterator[np.ndarray]:
     """Yields shuffled indices; a last incomplete batch is left out unless it is the only one."""
     order = np.random.default_rng(seed).permutation(images)
     whole = max(1, images // batch_size)

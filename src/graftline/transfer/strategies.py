@@ -95,7 +95,7 @@ def carry_out(
     """Transfers a backbone to the data.
 
     The head always starts from the probe solved on frozen features, so that the first steps do not destroy the
-    pretrained layers (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution").
+    pretrained layers (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features").
     Feature extraction ends there.
 
     Args:

@@ -1,0 +1,85 @@
+"""Inputs that several test files share: real photographs of solar cells, and a model made from them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+IMAGES_PER_STRATUM = 20
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests never touch the workspace of whoever runs them; caches are shared within the session."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path_factory.mktemp("workspace")))
+    for name in [n for n in os.environ if n.startswith(("GRAFTLINE_STORE", "AWS_", "MLFLOW_"))]:
+        patch.delenv(name)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def solar_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 80 real images: 20 of each class and cell type."""
+    import csv
+
+    from graftline.orchestration.demo import lay_out
+
+    folder = tmp_path_factory.mktemp("solar")
+    with lay_out(folder / "all").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    strata: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in rows:
+        strata.setdefault((row["label"], row["domain"]), []).append(row)
+    chosen = [row for stratum in strata.values() for row in stratum[:IMAGES_PER_STRATUM]]
+    path = folder / "manifest.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["path", "label", "domain"], extrasaction="ignore")
+        writer.writeheader()
+        for row in chosen:
+            writer.writerow({**row, "path": str((folder / "all" / row["path"]).resolve())})
+    return path
+
+
+@pytest.fixture(scope="session")
+def solar_dataset(solar_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset folder that version_data writes from `solar_manifest`."""
+    from graftline import version_data
+
+    folder = tmp_path_factory.mktemp("dataset")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRAFTLINE_STORE", str(tmp_path_factory.mktemp("store")))
+        version_data(str(solar_manifest), folder / "data", validation_fraction=0.2, test_fraction=0.25)
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def policy(solar_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The augmentation policy for `solar_dataset`."""
+    from graftline import augment
+
+    folder = tmp_path_factory.mktemp("policy") / "policy"
+    augment(solar_dataset, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plans(solar_dataset: Path, policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ranked plans for `solar_dataset`, on real EfficientNet-Lite0 weights at 96 pixels."""
+    from graftline import select_strategy
+
+    folder = tmp_path_factory.mktemp("plans") / "plans"
+    select_strategy(solar_dataset, policy, folder, backbones="tf_efficientnet_lite0", image_size=96)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_model(solar_dataset: Path, policy: Path, plans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model by feature extraction (the best plan for so few images)."""
+    from graftline import fine_tune
+
+    folder = tmp_path_factory.mktemp("model") / "model"
+    fine_tune(solar_dataset, policy, plans, folder)
+    return folder

@@ -1,0 +1,174 @@
+"""The loop and its parts: schedules, probe, depthwise gradients, checkpoints, resuming."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from graftline import fine_tune
+from graftline.errors import GraftlineError
+from graftline.models.trained import load_trained
+from graftline.records import AugmentationPolicy, TransferPlans, read_record
+from graftline.training import loop
+from graftline.training.checkpoints import Checkpoints
+from graftline.training.depthwise import speed_up_depthwise
+from graftline.training.probe import cross_validate, solve_head
+from graftline.training.schedules import FINAL_SHARE, schedule_factor
+
+
+def test_cosine_warms_up_and_ends_low() -> None:
+    course = [schedule_factor("cosine", step, 100, 10) for step in range(100)]
+    assert course[:10] == sorted(course[:10])
+    assert max(course) == pytest.approx(1.0)
+    assert course[-1] == pytest.approx(FINAL_SHARE, abs=0.01)
+
+
+def test_warm_restarts_come_back_to_the_peak() -> None:
+    course = [schedule_factor("warm_restarts", step, 70, 0) for step in range(70)]
+    peaks = [step for step, factor in enumerate(course) if factor == pytest.approx(1.0)]
+    assert peaks == [0, 10, 30]
+
+
+def _features(n: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    labels = np.arange(n) % 3
+    return random.normal(size=(n, 20)) + 3 * np.eye(20)[labels] + 5, labels
+
+
+def test_solved_head_separates_what_can_be_separated() -> None:
+    features, labels = _features(300)
+    weight, bias = solve_head(features, labels, 0.1)
+    assert ((features @ weight.T + bias).argmax(1) == labels).mean() > 0.9
+    result = cross_validate(features, labels)
+    assert (result.predictions == labels).mean() > 0.85
+    shuffled = np.random.default_rng(1).permutation(labels)
+    assert (cross_validate(features, shuffled).predictions == shuffled).mean() < 0.5
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv2_100"])
+def test_fast_depthwise_has_the_gradients_of_the_ordinary_one(name: str) -> None:
+    torch.manual_seed(0)
+    ordinary = timm.create_model(name, num_classes=2).eval()
+    fast = timm.create_model(name, num_classes=2).eval()
+    fast.load_state_dict(ordinary.state_dict())
+    speed_up_depthwise(fast)
+    assert fast.state_dict().keys() == ordinary.state_dict().keys()
+    images = torch.randn(4, 3, 64, 64)
+    gradients = []
+    for model in (ordinary, fast):
+        with torch.autocast("cpu", torch.bfloat16):
+            model(images).float().square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.999
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for epoch in (1, 2, 3):
+        checkpoints.save(epoch, {"epoch": epoch, "weights": torch.full((100,), float(epoch))})
+    newest = tmp_path / "epoch-0003.pt"
+    newest.write_bytes(newest.read_bytes()[:200])
+    state = checkpoints.latest()
+    assert state is not None and state["epoch"] == 2
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def _with_plan(plans: Path, out: Path, **changes: object) -> Path:
+    """Writes plans whose first one is changed."""
+    record = read_record(plans, TransferPlans)
+    small = {"image_size": 64, "epochs": 2, "batch_size": 16, "epoch_sizes": [], "evidence": None, "warmup_steps": 2}
+    plan = record.plans[0].model_copy(update={**small, **changes})
+    out.mkdir()
+    record.model_copy(update={"plans": [plan]}).write(out)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy": "fine_tuning", "frozen_groups": 4},
+        {"strategy": "progressive_unfreezing", "stage_epochs": [1, 1]},
+    ],
+    ids=lambda changes: str(changes["strategy"]),
+)
+def test_interrupted_training_ends_with_the_same_weights(
+    changes: dict[str, object],
+    solar_dataset: Path,
+    policy: Path,
+    plans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changed = _with_plan(plans, tmp_path / "plans", **changes)
+
+    def train(name: str) -> TransferPlans:
+        return fine_tune(solar_dataset, policy, changed, tmp_path / name, checkpoints=str(tmp_path / f"{name}-saved"))
+
+    whole = train("whole")
+    save = Checkpoints.save
+
+    def save_and_stop(self: Checkpoints, epoch: int, state: dict[str, object]) -> None:
+        save(self, epoch, state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.Checkpoints, "save", save_and_stop)
+        train("stopped")
+    assert not (tmp_path / "stopped").exists()
+    resumed = train("stopped")
+    assert resumed == whole
+    assert not list((tmp_path / "stopped-saved").rglob("*.pt"))
+
+
+@pytest.mark.slow
+def test_fine_tuning_writes_a_model_with_history_and_curves(
+    solar_dataset: Path, policy: Path, plans: Path, tmp_path: Path
+) -> None:
+    changed = _with_plan(plans, tmp_path / "plans", strategy="fine_tuning", frozen_groups=2)
+    record = fine_tune(solar_dataset, policy, changed, tmp_path / "out", epochs=1, learning_rate=1e-4)
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
+    assert record.plan.epochs == 1 and record.plan.learning_rate == 1e-4
+    loaded, model = load_trained(tmp_path / "out")
+    assert loaded == record
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
+
+
+def test_feature_extraction_repeats_and_changes_only_the_head(
+    trained_model: Path, solar_dataset: Path, policy: Path, plans: Path, tmp_path: Path
+) -> None:
+    from graftline.models.backbones import build_backbone
+
+    again = fine_tune(solar_dataset, policy, plans, tmp_path / "again")
+    record, model = load_trained(trained_model)
+    assert again == record
+    pretrained, _ = build_backbone("tf_efficientnet_lite0", 2)
+    pairs = zip(pretrained.state_dict().items(), model.state_dict().values(), strict=True)
+    changed = {name.split(".")[0] for (name, before), after in pairs if not torch.equal(before, after)}
+    assert changed == {"classifier"}
+
+
+def test_wrong_rank_names_the_choices(solar_dataset: Path, policy: Path, plans: Path, tmp_path: Path) -> None:
+    with pytest.raises(GraftlineError, match="rank 9 does not exist"):
+        fine_tune(solar_dataset, policy, plans, tmp_path / "out", rank=9)
+
+
+def test_plans_of_another_policy_are_refused(solar_dataset: Path, policy: Path, plans: Path, tmp_path: Path) -> None:
+    other = read_record(policy, AugmentationPolicy).model_copy(update={"brightness": 0.9})
+    (tmp_path / "policy").mkdir()
+    other.write(tmp_path / "policy")
+    with pytest.raises(GraftlineError, match="another policy"):
+        fine_tune(solar_dataset, tmp_path / "policy", plans, tmp_path / "out")
+
+
+def test_folder_with_other_files_survives(trained_model: Path, solar_dataset: Path, policy: Path, plans: Path) -> None:
+    foreign = trained_model.parent / "foreign"
+    shutil.rmtree(foreign, ignore_errors=True)
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    with pytest.raises(GraftlineError, match="did not write"):
+        fine_tune(solar_dataset, policy, plans, foreign)
+    assert (foreign / "thesis.txt").read_text() == "mine"
