@@ -62,14 +62,14 @@ def test_input_comes_from_the_weights_own_record() -> None:
 
 
 def test_unknown_backbone_offers_near_names() -> None:
-    with pytest.raises(GraftlineError, match="did you mean.*resnet50"):
+    with pytest.raises(GraftlineError, match=r"did you mean.*resnet50"):
         check_backbone("resnet5O")
 
 
 def test_missing_weights_say_how_to_provide_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match="no pretrained weights for resnet18.*GRAFTLINE_WEIGHTS"):
+    with pytest.raises(WeightsError, match=r"no pretrained weights for resnet18.*GRAFTLINE_WEIGHTS"):
         build_backbone("resnet18", 2)
 
 
