@@ -136,7 +136,8 @@ def parse(command: str, function: Callable[..., Any], words: Sequence[str]) -> d
 
 
 def _not_offered(function: Callable[..., Any]) -> set[str | int]:
-    return set(inspect.signature(function).parameters) - set(parameters(function))
+    offered = parameters(function)
+    return {name for name in inspect.signature(function).parameters if name not in offered}
 
 
 def _option(command: str, word: str, names: Mapping[str, inspect.Parameter]) -> str:

@@ -61,6 +61,10 @@ def _grow(tree: "Tree", content: dict[str, Any]) -> None:
             _grow(tree.add(name), value)
         elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
             tree.add(Text.assemble(name, (f"  {len(value)} entries", "dim")))
+        elif name == "reasons":
+            branch = tree.add(name)
+            for reason in value:
+                branch.add(Text(reason))
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             tree.add(Text.assemble((f"{name}  ", "dim"), text))
