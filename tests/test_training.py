@@ -48,6 +48,13 @@ def test_solved_head_separates_what_can_be_separated() -> None:
     assert (cross_validate(features, shuffled).predictions == shuffled).mean() < 0.5
 
 
+def test_a_feature_that_is_silent_in_training_gets_no_huge_weight() -> None:
+    features, labels = _features(300)
+    silent = 1e-6 * (labels == 1)[:, None]
+    weight, _ = solve_head(np.hstack([features, silent]), labels, 0.1)
+    assert np.abs(weight[:, -1]).max() <= np.abs(weight[:, :-1]).max()
+
+
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv2_100"])
 def test_fast_depthwise_has_the_gradients_of_the_ordinary_one(name: str) -> None:
     torch.manual_seed(0)

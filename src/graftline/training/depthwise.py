@@ -60,7 +60,7 @@ class _DepthwiseConv2d(nn.Conv2d):
         """Convolves `x` in the autocast precision."""
         if self.same_padding:
             x = pad_same(x, self.kernel_size, self.stride, self.dilation)
-        dtype = torch.get_autocast_dtype("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         padding = [0, 0] if self.same_padding else list(cast(tuple[int, ...], self.padding))
         return cast(
             Tensor,
@@ -73,7 +73,7 @@ class _DepthwiseConv2d(nn.Conv2d):
 def speed_up_depthwise(model: nn.Module) -> None:
     """Swaps the depthwise convolutions of `model`, in place, for ones with a fast bfloat16 backward pass.
 
-    For training under CPU autocast only. Parameters stay the same objects under the same names.
+    Parameters stay the same objects under the same names.
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from graftline.progress import track
@@ -15,6 +14,7 @@ _STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 _FOLDS = 5
 _ITERATIONS = 1000
 _SEARCH_TOLERANCE = 1e-3
+_TINY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ def cross_validate(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> P
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels))
     predictions = np.empty((len(_STRENGTHS), len(labels)), dtype=np.int64)
     for train, held_out in track(splits, "cross-validating the probe"):
-        scaler = StandardScaler().fit(features[train])
+        mean, scale = _standardisation(features[train])
+        standard = (features - mean) / scale
         solver = LogisticRegression(max_iter=_ITERATIONS, tol=_SEARCH_TOLERANCE, warm_start=True)
         for row, strength in enumerate(_STRENGTHS):  # from strong to weak, each starts where the last one ended
-            solver.set_params(C=strength).fit(scaler.transform(features[train]), labels[train])
-            predictions[row, held_out] = solver.predict(scaler.transform(features[held_out]))
+            solver.set_params(C=strength).fit(standard[train], labels[train])
+            predictions[row, held_out] = solver.predict(standard[held_out])
     best = int(np.argmax((predictions == labels).mean(1)))
     return ProbeResult(_STRENGTHS[best], predictions[best], folds)
 
@@ -67,13 +68,23 @@ def solve_head(features: np.ndarray, labels: np.ndarray, strength: float) -> tup
     Returns:
         weight float [k, d] and bias float [k]: logits are `features @ weight.T + bias`.
     """
-    scaler = StandardScaler().fit(features)
-    solver = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(scaler.transform(features), labels)
+    mean, scale = _standardisation(features)
+    solver = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit((features - mean) / scale, labels)
     weight, bias = solver.coef_, solver.intercept_
     if len(weight) == 1:  # two classes: scikit-learn gives the log-odds of the second
         weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2
-    weight = weight / scaler.scale_
-    return weight, bias - weight @ scaler.mean_
+    weight = weight / scale
+    return weight, bias - weight @ mean
+
+
+def _standardisation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and scale of each feature, the scale at least the median of all.
+
+    Without the floor a feature that is silent on the training images (a standard deviation of 1e-5) gets a weight in the
+    thousands, and the first augmented view that wakes it ruins fine-tuning.
+    """
+    deviations = features.std(0)
+    return features.mean(0), np.maximum(deviations, max(float(np.median(deviations)), _TINY))
 
 
 @torch.no_grad()
