@@ -86,7 +86,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None
 def _with_plan(plans: Path, out: Path, **changes: object) -> Path:
     """Writes plans whose first one is changed."""
     record = read_record(plans, TransferPlans)
-    small = {"image_size": 64, "epochs": 2, "batch_size": 16, "epoch_sizes": [], "evidence": None, "warmup_steps": 2}
+    small = {"image_size": 64, "epochs": 2, "batch_size": 16, "evidence": None, "warmup_steps": 2}
     plan = record.plans[0].model_copy(update={**small, **changes})
     out.mkdir()
     record.model_copy(update={"plans": [plan]}).write(out)

@@ -183,15 +183,15 @@ class TransferPlan(_Part):
         image_size: Side of the square input in pixels.
         epochs: Passes over the training images (feature extraction: 0, the head is solved).
         batch_size: Images per optimizer step.
-        learning_rate: Peak rate of the head and the last group.
+        learning_rate: Peak rate of the last layers before the head, which is solved beforehand and trains at a fifth.
         layer_decay: Each group towards the stem gets its neighbour's rate times this, in (0, 1].
         frozen_groups: Number of layer groups, from the stem on, that stay frozen.
         schedule: Course of the rate after warm-up.
         warmup_steps: Optimizer steps of linear warm-up.
         weight_decay: Decoupled weight decay, not applied to norms and biases.
         label_smoothing: In [0, 1).
+        ema_decay: Of the moving average of the weights that is kept, in [0, 1); 0: the weights themselves.
         stage_epochs: Progressive unfreezing only: epochs of each stage from head to stem; sums to `epochs`.
-        epoch_sizes: Side of the training views in each epoch (progressive resizing); empty: `image_size` in all.
         evidence: The probe's measurement, when one was made.
         reasons: Why, in plain words.
     """
@@ -208,20 +208,20 @@ class TransferPlan(_Part):
     warmup_steps: int
     weight_decay: float
     label_smoothing: float
+    ema_decay: float = 0.0
     stage_epochs: list[int] = Field(default_factory=list)
-    epoch_sizes: list[int] = Field(default_factory=list)
     evidence: ProbeEvidence | None = None
     reasons: list[str]
 
     def with_changes(self, epochs: int, batch_size: int, learning_rate: float) -> Self:
         """Returns the plan with the given settings in place of its own; zeros change nothing.
 
-        Other numbers of epochs drop the plan's courses of stages and view sizes, which were made for its own number.
+        Another number of epochs is spread over the plan's stages.
         """
         changes: dict[str, object] = {"batch_size": batch_size, "learning_rate": learning_rate}
         changes = {name: value for name, value in changes.items() if value}
         if epochs and epochs != self.epochs and self.strategy != "feature_extraction":
-            changes |= {"epochs": epochs, "epoch_sizes": [], "stage_epochs": _share_out(epochs, self.stage_epochs)}
+            changes |= {"epochs": epochs, "stage_epochs": _share_out(epochs, self.stage_epochs)}
         return self.model_copy(update=changes)
 
 

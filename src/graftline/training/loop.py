@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from graftline.augmentation.apply import Augmenter
 from graftline.errors import GraftlineError
@@ -27,6 +28,7 @@ from graftline.training.checkpoints import Checkpoints
 from graftline.training.schedules import schedule_factor
 
 _CLIP_NORM = 1.0
+_HEAD_SHARE = 0.2  # of the peak rate: the head is solved before the first step
 _EVALUATION_BATCH = 64
 _PLATEAU_PATIENCE = 2
 _PLATEAU_FACTOR = 0.5
@@ -40,7 +42,7 @@ class Stage:
     Attributes:
         epochs: How many.
         frozen_groups: Groups from the stem on that stay frozen.
-        learning_rate: Peak rate of the head and the last group before it.
+        learning_rate: Peak rate of the last group before the head.
     """
 
     epochs: int
@@ -108,6 +110,7 @@ class Trainer:
         self._policy = policy
         self._groups = layer_groups(model)
         self._optimizer = _optimizer(model, plan)
+        self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay))
         self._progress = Progress()
 
     def run(self, stages: Sequence[Stage]) -> Progress:
@@ -152,11 +155,10 @@ class Trainer:
 
     def _train_epoch(self, stage: Stage, epoch: int, epoch_in_stage: int) -> tuple[float, int]:
         """Returns the mean loss and the number of images seen."""
-        size = self._plan.epoch_sizes[epoch] if self._plan.epoch_sizes else self._plan.image_size
-        augment = Augmenter(self._policy, size, self._spec.interpolation)
+        augment = Augmenter(self._policy, self._plan.image_size, self._spec.interpolation)
         batches = list(_batches(len(self._train.labels), self._plan.batch_size, [self._seed, epoch]))
         total = torch.zeros((), device=self._accelerator.device)
-        for index, batch in enumerate(track(batches, f"epoch {epoch + 1}/{self._plan.epochs} at {size} px")):
+        for index, batch in enumerate(track(batches, f"epoch {epoch + 1} of {self._plan.epochs}")):
             self._set_rates(stage, epoch_in_stage * len(batches) + index, stage.epochs * len(batches))
             views = augment(torch.from_numpy(self._train.pixels[batch]), _view_seed(self._seed, epoch, index))
             total += self._step(views, torch.from_numpy(self._train.labels[batch]))
@@ -179,6 +181,7 @@ class Trainer:
         self._accelerator.backward(loss)
         nn.utils.clip_grad_norm_(self._model.parameters(), _CLIP_NORM)
         self._optimizer.step()
+        self._average.update_parameters(self._model)
         return loss.detach()
 
     def _set_rates(self, stage: Stage, step: int, steps: int) -> None:
@@ -188,14 +191,14 @@ class Trainer:
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:
-        self._model.eval()
+        model = self._average.module.eval()
         labels = torch.from_numpy(self._validation.labels)
         logits = []
         for start in range(0, len(labels), _EVALUATION_BATCH):
             batch = torch.from_numpy(np.array(self._validation.pixels[start : start + _EVALUATION_BATCH]))
             with self._accelerator.autocast():
                 inputs = normalise(batch.to(self._accelerator.device), self._spec.mean, self._spec.std)
-                logits.append(self._model(inputs).float().cpu())
+                logits.append(model(inputs).float().cpu())
         scores = torch.cat(logits)
         return {
             "validation_loss": functional.cross_entropy(scores, labels).item(),
@@ -208,13 +211,13 @@ class Trainer:
         progress.history.append({"epoch": float(progress.epoch), **row})
         if row["validation_accuracy"] >= progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = row["validation_accuracy"], progress.epoch
-            progress.best_weights = {n: t.detach().cpu().clone() for n, t in self._model.state_dict().items()}
+            progress.best_weights = {n: t.detach().cpu().clone() for n, t in self._average.module.state_dict().items()}
         progress.best_loss = min(progress.best_loss, row["validation_loss"])
         if self._plan.schedule == "plateau" and self._stalled():
             progress.rate_factor *= _PLATEAU_FACTOR
             say(f"validation loss has stalled: the learning rate is now {progress.rate_factor:g} of its start")
         losses = f"validation accuracy {row['validation_accuracy']:.4f}, loss {row['validation_loss']:.4f}"
-        say(f"epoch {progress.epoch}/{self._plan.epochs}: {losses}")
+        say(f"epoch {progress.epoch} of {self._plan.epochs}: {losses}" if progress.epoch else f"solved head: {losses}")
 
     def _stalled(self) -> bool:
         losses = [row["validation_loss"] for row in self._progress.history]
@@ -223,6 +226,7 @@ class Trainer:
     def _save(self) -> None:
         state: dict[str, Any] = {
             "model": self._model.state_dict(),
+            "average": self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "progress": vars(self._progress),
         }
@@ -233,6 +237,7 @@ class Trainer:
         if state is None:
             return False
         self._model.load_state_dict(state["model"])
+        self._average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._progress = Progress(**state["progress"])
         say(f"resuming after epoch {self._progress.epoch}")
@@ -247,7 +252,7 @@ def _optimizer(model: nn.Module, plan: TransferPlan) -> torch.optim.Optimizer:
     parameters = dict(model.named_parameters())
     settings: list[dict[str, Any]] = []
     for distance, group in enumerate(reversed(layer_groups(model))):
-        scale = plan.layer_decay ** max(0, distance - 1)
+        scale = plan.layer_decay ** (distance - 1) if distance else _HEAD_SHARE
         for decays in (True, False):
             chosen = [parameters[name] for name in group.parameters if (parameters[name].ndim > 1) == decays]
             if chosen:

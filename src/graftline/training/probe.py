@@ -80,8 +80,8 @@ def solve_head(features: np.ndarray, labels: np.ndarray, strength: float) -> tup
 def _standardisation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and scale of each feature, the scale at least the median of all.
 
-    Without the floor a feature that is silent on the training images (a standard deviation of 1e-5) gets a weight in the
-    thousands, and the first augmented view that wakes it ruins fine-tuning.
+    Without the floor a feature that is silent on the training images (a standard deviation of 1e-5) gets a weight in
+    the thousands, and the first augmented view that wakes it ruins fine-tuning.
     """
     deviations = features.std(0)
     return features.mean(0), np.maximum(deviations, max(float(np.median(deviations)), _TINY))
