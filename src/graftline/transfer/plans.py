@@ -8,9 +8,9 @@ from graftline.records import Strategy, TransferPlan
 from graftline.transfer.evidence import BackboneEvidence
 from graftline.transfer.rules import LARGE, Choice, rank_strategies
 
-_RATE = 1e-3
-_DECAY = 0.7
-_EARLY_GROUPS = 2
+_RATE = 5e-4
+_DECAY = 0.8
+_EARLY_GROUPS = 3
 _EPOCHS = 4
 _BATCH = 32
 
