@@ -1,0 +1,88 @@
+"""Where an edge file comes from: written into the file itself and beside it, read back by `graftline lineage FILE`."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from graftline.errors import GraftlineError
+from graftline.export.preprocessing import INPUT, describe_preprocessing
+from graftline.records import DataVersion, EdgeBundle, TrainedModel, read_record
+
+LINEAGE_FILE = "lineage.json"
+_KEY = "lineage"
+
+
+def describe_lineage(data: DataVersion, record: TrainedModel) -> dict[str, Any]:
+    """Returns the chain of records from the data to the model, each by its SHA-256, the small ones whole."""
+    return {
+        "graftline": version("graftline"),
+        "data": {"sha256": data.sha256, "record": data.model_dump(mode="json")},
+        "augmentation_policy": {"sha256": record.policy},
+        "pretrained_weights": {"backbone": record.plan.backbone, "sha256": record.pretrained},
+        "model": {"sha256": record.sha256, "record": record.model_dump(mode="json")},
+    }
+
+
+def write_metadata(path: Path, lineage: dict[str, Any], record: TrainedModel, *, precision: str) -> None:
+    """Writes labels, input, output and lineage into an ONNX file. Must come last: other tools drop metadata.
+
+    Args:
+        path: The file, changed in place.
+        lineage: From `describe_lineage`.
+        record: The model's record.
+        precision: "float32" or "int8".
+    """
+    how = describe_preprocessing(record.image_size, record.mean, record.std, record.interpolation)
+    model = onnx.load_model(path)
+    model.producer_name, model.producer_version = "graftline", lineage["graftline"]
+    entries = {
+        "labels": json.dumps(record.classes, ensure_ascii=False),
+        "data_version": record.data_version,
+        "model_record_sha256": record.sha256,
+        "backbone": record.plan.backbone,
+        "precision": precision,
+        "input": f"{INPUT}: uint8 RGB [batch, height, width, 3], any size, values 0 to 255",
+        "output": f"probabilities: float32 [batch, {len(record.classes)}], rows sum to 1, in the order of labels",
+        "preprocessing": how,
+        "graftline_version": lineage["graftline"],
+        _KEY: json.dumps(lineage, ensure_ascii=False),
+    }
+    onnx.helper.set_model_props(model, entries)
+    onnx.save_model(model, path)
+
+
+def read_lineage(path: Path) -> dict[str, Any]:
+    """Reads where an edge file or a whole bundle comes from.
+
+    Args:
+        path: An `.onnx` file that `graftline export_onnx` wrote, wherever it lies now, or its bundle folder.
+
+    Returns:
+        What `describe_lineage` wrote; of a bundle with the bundle's record under "bundle".
+
+    Raises:
+        GraftlineError: The path is missing, is not ONNX, or carries no lineage.
+    """
+    if path.is_dir():
+        bundle = read_record(path, EdgeBundle)
+        return {**_read_beside(path / LINEAGE_FILE), "bundle": bundle.model_dump(mode="json")}
+    if not path.is_file():
+        raise GraftlineError(f"{path} does not exist: give an .onnx file of graftline's, or the bundle folder")
+    try:
+        entries = onnx.load_model(path, load_external_data=False).metadata_props
+    except DecodeError as error:
+        raise GraftlineError(f"{path} is not an ONNX model: give a file that `graftline export_onnx` wrote") from error
+    text = next((entry.value for entry in entries if entry.key == _KEY), None)
+    if text is None:
+        raise GraftlineError(f"{path} carries no lineage: it was not written by `graftline export_onnx`")
+    return json.loads(text)
+
+
+def _read_beside(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise GraftlineError(f"{path} is missing: run `graftline export_onnx` again")
+    return json.loads(path.read_text())

@@ -1,0 +1,63 @@
+"""Step `export_onnx`: a trained model becomes an edge bundle, proven against the original."""
+
+from pathlib import Path
+
+from graftline.errors import GraftlineError
+from graftline.files import output_folder
+from graftline.records import DataVersion, EdgeBundle, TrainedModel, read_record
+
+
+def export_onnx(
+    dataset: Path,
+    model: Path,
+    out: Path,
+    *,
+    calibration_images: int = 200,
+    min_agreement: float = 0.97,
+    seed: int = 0,
+) -> EdgeBundle:
+    """Exports a trained model to ONNX with preprocessing inside, in fp32 and int8, and proves both on the test images.
+
+    Args:
+        dataset: Dataset folder that the model was trained on, from `version_data`.
+        model: Model folder, from `fine_tune`.
+        out: Bundle folder to write: ONNX files, labels, parity, lineage and a web page.
+        calibration_images: Most training images that int8's ranges are measured on, at least 1; 100 are plenty.
+        min_agreement: Least share of test images, in [0, 1], on which int8 must name the same class as PyTorch.
+        seed: Seed of the choice of calibration images.
+
+    Returns:
+        The bundle's record, with every variant's size, latency, accuracy and agreement.
+
+    Raises:
+        GraftlineError: The model was trained on other data, cannot be exported, or a value is out of its range.
+    """
+    _check_values(calibration_images, min_agreement)
+    _check_match(dataset, model)
+    from graftline.export.bundle import make_bundle
+
+    with output_folder(out) as folder:
+        return make_bundle(
+            folder,
+            dataset,
+            model,
+            calibration_images=calibration_images,
+            min_agreement=min_agreement,
+            seed=seed,
+        )
+
+
+def _check_values(calibration_images: int, min_agreement: float) -> None:
+    if calibration_images < 1:
+        raise GraftlineError(f"calibration_images is {calibration_images}: int8 needs at least 1 image to calibrate on")
+    if not 0 <= min_agreement <= 1:
+        raise GraftlineError(f"min_agreement is {min_agreement}: give a share between 0 and 1")
+
+
+def _check_match(dataset: Path, model: Path) -> None:
+    data, trained = read_record(dataset, DataVersion), read_record(model, TrainedModel)
+    if trained.data_version != data.version:
+        raise GraftlineError(
+            f"{model} was trained on data version {trained.data_version}, but {dataset} is {data.version}: "
+            f"give the dataset it was trained on, or run `graftline fine_tune` on this one"
+        )
