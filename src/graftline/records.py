@@ -164,14 +164,12 @@ class ProbeEvidence(_Part):
         macro_f1: Cross-validated macro-F1.
         folds: Number of folds.
         regularisation: The inverse L2 strength C that was best.
-        seconds: Time for features and probe.
     """
 
     accuracy: Interval
     macro_f1: float
     folds: int
     regularisation: float
-    seconds: float
 
 
 class TransferPlan(_Part):

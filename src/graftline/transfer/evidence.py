@@ -6,7 +6,6 @@ trained on (Yosinski et al. 2014, "How transferable are features in deep neural 
 separate the classes better, the late ones have to be retrained.
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +56,6 @@ def probe_backbone(backbone: str, dataset: Path, image_size: int, seed: int) -> 
         GraftlineError: timm does not know the name.
         WeightsError: The weights are not at hand.
     """
-    started = time.perf_counter()
     spec, version = input_spec(backbone), read_record(dataset, DataVersion)
     model, weights = build_backbone(backbone, len(version.classes))
     accelerator = make_accelerator()
@@ -68,12 +66,10 @@ def probe_backbone(backbone: str, dataset: Path, image_size: int, seed: int) -> 
         parts.append(cached_features(model, images, content, spec, accelerator))
     labels = np.concatenate([open_split(dataset, split).labels for split in ("train", "validation")])
     features = Features(np.concatenate([p.late for p in parts]), np.concatenate([p.middle for p in parts]))
-    return _judge(backbone, features, labels, sum(p.numel() for p in model.parameters()), started, seed)
+    return _judge(backbone, features, labels, sum(p.numel() for p in model.parameters()), seed)
 
 
-def _judge(
-    backbone: str, features: Features, labels: np.ndarray, parameters: int, started: float, seed: int
-) -> BackboneEvidence:
+def _judge(backbone: str, features: Features, labels: np.ndarray, parameters: int, seed: int) -> BackboneEvidence:
     late = cross_validate(features.late, labels, seed)
     middle = cross_validate(features.middle, labels, seed)
     evidence = ProbeEvidence(
@@ -81,7 +77,6 @@ def _judge(
         macro_f1=float(f1_score(labels, late.predictions, average="macro")),
         folds=late.folds,
         regularisation=late.regularisation,
-        seconds=round(time.perf_counter() - started, 1),
     )
     gain = paired_difference(middle.predictions == labels, late.predictions == labels)
     return BackboneEvidence(backbone, evidence, parameters, gain)

@@ -99,7 +99,7 @@ def _stage_epochs(epochs: int) -> list[int]:
 
 def _domain_reason(item: BackboneEvidence) -> str:
     verdict = "the data differs from the backbone's domain" if item.domain_differs else "no sign of a domain difference"
-    return f"{verdict}: middle layers' features are better than the last ones by {item.middle_gain} in accuracy"
+    return f"{verdict}: probe accuracy on the middle layers minus that on the last is {item.middle_gain}"
 
 
 def _rate_reason(strategy: Strategy, frozen: int) -> list[str]:
