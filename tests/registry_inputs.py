@@ -123,7 +123,7 @@ def trained(data: DataVersion, seed: int) -> TrainedModel:
         pretrained=sha256_bytes(b"weights"),
         classes=data.classes,
         seed=seed,
-        best_epoch=0,
+        kept_epoch=0,
         validation_accuracy=HALF,
         weights={"file": "model.safetensors", "sha256": sha256_bytes(b"tuned"), "bytes": 5},
         **form,

@@ -61,7 +61,7 @@ def model_of(classes: list[str], validation: tuple[int, int] = (80, 100)) -> Tra
         interpolation="bicubic",
         parameters=3_400_000,
         seed=0,
-        best_epoch=5,
+        kept_epoch=5,
         validation_accuracy=wilson(*validation),
         weights=FileEntry(file="model.safetensors", sha256="c" * 64, bytes=1),
     )

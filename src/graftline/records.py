@@ -261,7 +261,7 @@ class TrainedModel(Record):
         interpolation: How images are resized ("bicubic" or "bilinear").
         parameters: Number of parameters.
         seed: Seed of head initialisation, data order and augmentation.
-        best_epoch: Epoch whose weights were kept, 1-based (0: the solved head before any epoch).
+        kept_epoch: Epoch whose weights were kept, 1-based (0: the solved head before any epoch).
         validation_accuracy: Of the kept weights on the validation split.
         weights: The safetensors file.
     """
@@ -278,7 +278,7 @@ class TrainedModel(Record):
     interpolation: Literal["bicubic", "bilinear"]
     parameters: int
     seed: int
-    best_epoch: int
+    kept_epoch: int
     validation_accuracy: Interval
     weights: FileEntry
 

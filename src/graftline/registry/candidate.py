@@ -81,7 +81,7 @@ class Candidate:
     def params(self) -> dict[str, str]:
         """How the model was made, as the run's parameters."""
         plan = self.model.plan.model_dump(include=_PLAN_PARAMS)
-        model = self.model.model_dump(include={"data_version", "seed", "best_epoch", "parameters"})
+        model = self.model.model_dump(include={"data_version", "seed", "kept_epoch", "parameters"})
         return {key: str(value) for key, value in (model | plan).items()}
 
     def metrics(self) -> dict[str, float]:

@@ -88,7 +88,7 @@ def _write(
 
     write_atomic(folder / "history.json", json.dumps(result.history, indent=2) + "\n")
     if len(result.history) > 1:
-        draw_curves(folder / "curves.png", result.history, result.best_epoch)
+        draw_curves(folder / "curves.png", result.history, result.kept_epoch)
     return TrainedModel(
         data_version=data.version,
         policy=policy.sha256,
@@ -101,7 +101,7 @@ def _write(
         interpolation=result.spec.interpolation,
         parameters=sum(p.numel() for p in result.model.parameters()),
         seed=seed,
-        best_epoch=result.best_epoch,
+        kept_epoch=result.kept_epoch,
         validation_accuracy=result.validation_accuracy,
         weights=save_weights(folder, result.model),
     ).write(folder)

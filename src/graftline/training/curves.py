@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 
-def draw_curves(path: Path, history: Sequence[dict[str, float]], best_epoch: int) -> None:
+def draw_curves(path: Path, history: Sequence[dict[str, float]], kept_epoch: int) -> None:
     """Writes a PNG of losses, validation accuracy and learning rate by epoch.
 
     Args:
         path: File to write.
         history: Rows as the loop keeps them; row 0 is the state before any epoch.
-        best_epoch: Marked by a dotted line.
+        kept_epoch: Marked by a dotted line.
     """
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
@@ -22,7 +22,7 @@ def draw_curves(path: Path, history: Sequence[dict[str, float]], best_epoch: int
     _panel(panels[1], history, {"validation_accuracy": "validation"}, "accuracy")
     _panel(panels[2], history, {"learning_rate": "at the end of the epoch"}, "learning rate of the head")
     for panel in panels:
-        panel.axvline(best_epoch, color="grey", linestyle=":", label=f"kept: epoch {best_epoch}")
+        panel.axvline(kept_epoch, color="grey", linestyle=":", label=f"kept: epoch {kept_epoch}")
         panel.legend(frameon=False)
     figure.savefig(path, dpi=120)
 

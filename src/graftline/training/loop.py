@@ -68,16 +68,17 @@ class Progress:
     """How far a run has come; all of it is in the checkpoint."""
 
     epoch: int = 0
-    best_epoch: int = 0
     best_accuracy: float = -1.0
     best_loss: float = float("inf")
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    kept_epoch: int = 0
+    kept_accuracy: float = 0.0
+    kept_weights: dict[str, Tensor] = field(default_factory=dict)
     rate_factor: float = 1.0
     history: list[dict[str, float]] = field(default_factory=list)
 
 
 class Trainer:
-    """Trains one classifier in stages and keeps the weights that did best on validation.
+    """Trains one classifier in stages and keeps the weights that validation speaks for.
 
     Args:
         model: Classifier on any device, its head already set.
@@ -114,13 +115,13 @@ class Trainer:
         self._progress = Progress()
 
     def run(self, stages: Sequence[Stage]) -> Progress:
-        """Trains through all stages, resuming after the last checkpoint, and leaves the best weights in the model.
+        """Trains through all stages, resuming after the last checkpoint, and leaves the kept weights in the model.
 
         Args:
             stages: In order; their epochs add up to the run's.
 
         Returns:
-            The history and which epoch was best (0: the start).
+            The history and which epoch was kept (0: the start).
 
         Raises:
             GraftlineError: The loss is no longer a number.
@@ -133,7 +134,7 @@ class Trainer:
         for number, stage in enumerate(stages):
             self._run_stage(number, stage, first)
             first += stage.epochs
-        self._model.load_state_dict(self._progress.best_weights)
+        self._model.load_state_dict(self._progress.kept_weights)
         never_trained.check()
         return self._progress
 
@@ -206,17 +207,23 @@ class Trainer:
         }
 
     def _judge(self, row: dict[str, float]) -> None:
-        """Adds an epoch to the history and keeps its weights if it is the best so far."""
+        """Adds an epoch to the history and keeps its weights unless an earlier epoch was clearly better.
+
+        Clearly means by more than a standard error of the best accuracy: on a few hundred validation images a lucky
+        early epoch must not win over a trained one (the one-standard-error rule of Breiman et al. 1984, "CART").
+        """
         progress = self._progress
         progress.history.append({"epoch": float(progress.epoch), **row})
-        if row["validation_accuracy"] >= progress.best_accuracy:
-            progress.best_accuracy, progress.best_epoch = row["validation_accuracy"], progress.epoch
-            progress.best_weights = {n: t.detach().cpu().clone() for n, t in self._average.module.state_dict().items()}
+        accuracy = row["validation_accuracy"]
+        progress.best_accuracy = max(progress.best_accuracy, accuracy)
+        if accuracy >= progress.best_accuracy - _standard_error(progress.best_accuracy, len(self._validation.labels)):
+            progress.kept_accuracy, progress.kept_epoch = accuracy, progress.epoch
+            progress.kept_weights = {n: t.detach().cpu().clone() for n, t in self._average.module.state_dict().items()}
         progress.best_loss = min(progress.best_loss, row["validation_loss"])
         if self._plan.schedule == "plateau" and self._stalled():
             progress.rate_factor *= _PLATEAU_FACTOR
             say(f"validation loss has stalled: the learning rate is now {progress.rate_factor:g} of its start")
-        losses = f"validation accuracy {row['validation_accuracy']:.4f}, loss {row['validation_loss']:.4f}"
+        losses = f"validation accuracy {accuracy:.4f}, loss {row['validation_loss']:.4f}"
         say(f"epoch {progress.epoch} of {self._plan.epochs}: {losses}" if progress.epoch else f"solved head: {losses}")
 
     def _stalled(self) -> bool:
@@ -242,6 +249,10 @@ class Trainer:
         self._progress = Progress(**state["progress"])
         say(f"resuming after epoch {self._progress.epoch}")
         return True
+
+
+def _standard_error(accuracy: float, images: int) -> float:
+    return float(np.sqrt(accuracy * (1 - accuracy) / images))
 
 
 def _optimizer(model: nn.Module, plan: TransferPlan) -> torch.optim.Optimizer:

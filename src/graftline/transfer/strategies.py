@@ -48,7 +48,7 @@ class TransferResult:
         model: fp32.
         spec: Its input.
         pretrained: SHA-256 of the tensors it started from.
-        best_epoch: 0: the solved head.
+        kept_epoch: 0: the solved head.
         validation_accuracy: Of the kept weights.
         history: One row per epoch.
     """
@@ -56,7 +56,7 @@ class TransferResult:
     model: nn.Module
     spec: InputSpec
     pretrained: str
-    best_epoch: int
+    kept_epoch: int
     validation_accuracy: Interval
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -119,8 +119,8 @@ def carry_out(
     trainer = Trainer(model, plan, policy, spec, train, data.validation, accelerator, checkpoints, seed)
     progress = trainer.run(make_stages(plan, len(layer_groups(model))))
     images = len(data.validation.labels)
-    accuracy = wilson(round(progress.best_accuracy * images), images)
-    return TransferResult(model.cpu(), spec, weights, progress.best_epoch, accuracy, progress.history)
+    accuracy = wilson(round(progress.kept_accuracy * images), images)
+    return TransferResult(model.cpu(), spec, weights, progress.kept_epoch, accuracy, progress.history)
 
 
 def make_stages(plan: TransferPlan, groups: int) -> list[Stage]:

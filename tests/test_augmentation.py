@@ -1,0 +1,78 @@
+"""Policies follow the data and say why; views repeat with their seed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from graftline import augment
+from graftline.augmentation.apply import Augmenter
+from graftline.augmentation.policy import choose_policy, measure_orientation
+from graftline.data.dataset import load_images
+from graftline.errors import GraftlineError
+from graftline.records import AugmentationPolicy, DataVersion, read_record
+
+
+def test_grey_images_get_no_colour_jitter_and_the_record_says_so(policy: Path) -> None:
+    record = read_record(policy, AugmentationPolicy)
+    assert record.saturation == record.hue == 0
+    assert record.brightness > 0
+    assert any("every image is grey" in reason for reason in record.reasons)
+
+
+def test_coloured_images_get_saturation_jitter(solar_dataset: Path) -> None:
+    data = read_record(solar_dataset, DataVersion).model_copy(update={"grey": False})
+    images = np.random.default_rng(0).integers(0, 255, (20, 64, 64, 3), dtype=np.uint8)
+    assert choose_policy(data, measure_orientation(images, 0)).saturation > 0
+
+
+def test_orientation_is_measured() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (200, 64, 64, 3))
+    shaded = noise // 2 + np.linspace(0, 127, 64, dtype=np.int64)[:, None, None]  # bright below
+    directionless, upright = (measure_orientation(x.astype(np.uint8), 0) for x in (noise, shaded))
+    assert directionless.vertical < 0.7 < 0.95 < upright.vertical
+
+
+@pytest.mark.parametrize(
+    ("flips", "expected"), [("none", (0, 0, 0)), ("horizontal", (0.5, 0, 0)), ("both", (0.5, 0.5, 0))]
+)
+def test_the_user_says_which_flips_keep_the_label(
+    flips: str, expected: tuple[float, float, float], solar_dataset: Path, tmp_path: Path
+) -> None:
+    record = augment(solar_dataset, tmp_path / "policy", flips=flips)  # type: ignore[arg-type]
+    assert (record.horizontal_flip, record.vertical_flip, record.transpose) == expected
+
+
+def test_preview_shows_real_images_beside_their_views(policy: Path) -> None:
+    sheet = Image.open(policy / "preview.png")
+    assert sheet.width == 8 * 128 + 7 * 4
+    assert np.asarray(sheet.convert("L")).std() > 10
+
+
+def test_views_repeat_with_their_seed_and_differ_with_another(solar_dataset: Path, policy: Path) -> None:
+    images = torch.from_numpy(np.array(load_images(solar_dataset, "train", 96)[:4]))
+    apply = Augmenter(read_record(policy, AugmentationPolicy), 64, "bicubic")
+    state = torch.random.get_rng_state()
+    first, again, other = apply(images, 1), apply(images, 1), apply(images, 2)
+    assert first.shape == (4, 64, 64, 3) and first.dtype == torch.uint8
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_flips_that_are_off_never_happen(solar_dataset: Path) -> None:
+    data = read_record(solar_dataset, DataVersion)
+    images = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    images[:, 32:] = 255  # bright below
+    upright = choose_policy(data, measure_orientation(images.numpy(), 0), "horizontal")
+    apply = Augmenter(upright, 64, "bilinear")
+    for seed in range(20):
+        view = apply(images, seed).float()
+        assert view[:, 48:].mean() > view[:, :16].mean()
+
+
+def test_a_folder_that_is_no_dataset_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GraftlineError, match="not an output of `graftline version_data`"):
+        augment(tmp_path, tmp_path / "out")
