@@ -51,7 +51,7 @@ def record_for(backbone: str, side: int, interpolation: str = "bicubic", classes
         interpolation=interpolation,
         parameters=1,
         seed=0,
-        best_epoch=0,
+        kept_epoch=0,
         validation_accuracy=Interval(value=0, low=0, high=1, n=0),
         weights=FileEntry(file="model.safetensors", sha256="", bytes=0),
     )

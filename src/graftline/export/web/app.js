@@ -21,6 +21,7 @@ async function start() {
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
   const model = await download(`../${facts.file}`);
   session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+  await session.run({ image: new ort.Tensor("uint8", new Uint8Array(8 * 8 * 3), [1, 8, 8, 3]) }); // the first run is slow
   page.loading.hidden = true;
   page.file.disabled = false;
   page.toggle.disabled = !navigator.mediaDevices?.getUserMedia;

@@ -1,0 +1,205 @@
+"""The step export_onnx: a bundle from a real trained model, its lineage, its refusals."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from graftline import export_onnx
+from graftline.data.dataset import iter_images, load_images, open_split
+from graftline.errors import GraftlineError
+from graftline.export.decision import decide
+from graftline.export.lineage import read_lineage
+from graftline.export.parity import compare
+from graftline.models.predict import predict
+from graftline.models.trained import load_trained
+from graftline.records import DataVersion, EdgeBundle, Interval, TrainedModel, Variant, list_files, read_record
+
+
+@pytest.fixture(scope="module")
+def bundle(solar_dataset: Path, trained_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle made without npm."""
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
+        patch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path_factory.mktemp("fresh")))
+        export_onnx(solar_dataset, trained_model, folder, calibration_images=20, min_agreement=0.5)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_record_tells_what_is_there(bundle: Path, trained_model: Path, solar_dataset: Path) -> None:
+    record, model = read_record(bundle, EdgeBundle), read_record(trained_model, TrainedModel)
+    assert record.files == list_files(bundle)
+    assert (record.data_version, record.model) == (model.data_version, model.sha256)
+    assert [variant.name for variant in record.variants] == ["torch", "fp32", "int8"]
+    n = len(open_split(solar_dataset, "test").labels)
+    for variant in record.variants:
+        assert variant.accuracy.n == variant.agreement.n == n
+        assert variant.latency_ms.n >= 30
+        assert not variant.file or (bundle / variant.file).stat().st_size == variant.bytes
+    torch, fp32, int8 = record.variants
+    assert torch.bytes == model.weights.bytes
+    assert fp32.agreement.value == 1
+    assert fp32.max_probability_gap < 0.02
+    assert int8.bytes < 0.35 * fp32.bytes
+    assert record.shipped == "model.int8.onnx"
+    assert record.why.startswith("int8 is shipped: it agrees with PyTorch on ")
+    assert (bundle / "labels.txt").read_text().splitlines() == model.classes
+
+
+@pytest.mark.slow
+def test_what_ships_says_what_torch_says(bundle: Path, trained_model: Path, solar_dataset: Path) -> None:
+    record, model = load_trained(trained_model)
+    images = load_images(solar_dataset, "test", record.image_size, record.interpolation)
+    expected = predict(model, images, record.mean, record.std)
+    session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
+    found = [session.run(["probabilities"], {"image": i[None]})[0][0] for i in iter_images(solar_dataset, "test")]
+    assert np.abs(np.stack(found) - expected).max() < 0.02
+    labels = open_split(solar_dataset, "test").labels
+    measured = read_record(bundle, EdgeBundle).variant("fp32")
+    assert measured is not None
+    assert measured.accuracy == compare(np.stack(found), expected, labels).accuracy
+
+
+@pytest.mark.slow
+def test_without_npm_only_the_page_is_missing(bundle: Path) -> None:
+    assert "npm is not installed" in read_record(bundle, EdgeBundle).web_page
+    assert not (bundle / "web").exists()
+
+
+@pytest.mark.slow
+def test_lineage_leads_from_a_file_anywhere_to_the_data(
+    bundle: Path, trained_model: Path, solar_dataset: Path, tmp_path: Path
+) -> None:
+    data, model = read_record(solar_dataset, DataVersion), read_record(trained_model, TrainedModel)
+    for name in ("model.onnx", "model.int8.onnx"):
+        alone = shutil.copy(bundle / name, tmp_path / "renamed.onnx")
+        lineage = read_lineage(Path(alone))
+        assert DataVersion.model_validate(lineage["data"]["record"]).sha256 == lineage["data"]["sha256"] == data.sha256
+        found = TrainedModel.model_validate(lineage["model"]["record"])
+        assert found.sha256 == lineage["model"]["sha256"] == model.sha256
+        assert found.data_version == data.version
+        assert lineage["augmentation_policy"]["sha256"] == model.policy
+    assert read_lineage(bundle)["bundle"]["shipped"] == "model.int8.onnx"
+    entries = {entry.key: entry.value for entry in onnx.load_model(bundle / "model.int8.onnx").metadata_props}
+    assert json.loads(entries["labels"]) == model.classes
+    assert entries["precision"] == "int8"
+    assert entries["input"].startswith("image: uint8 RGB [batch, height, width, 3]")
+
+
+def opposite(network: onnx.ModelProto, *_: object) -> onnx.ModelProto:
+    """A quantiser that turns every answer round."""
+    weight = next(node.input[1] for node in network.graph.node if node.op_type == "Gemm")
+    tensor = next(tensor for tensor in network.graph.initializer if tensor.name == weight)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(tensor), weight))
+    return network
+
+
+def unable(*_: object) -> None:
+    raise GraftlineError("int8 could not be made (NotImplementedError: for a test)")
+
+
+@pytest.mark.slow
+def test_int8_that_disagrees_is_measured_but_not_shipped(
+    solar_dataset: Path, trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("graftline.export.bundle.quantise", opposite)
+    record = export_onnx(solar_dataset, trained_model, tmp_path / "out")
+    int8 = record.variant("int8")
+    assert int8 is not None
+    assert int8.agreement.value < 0.5
+    assert int8.file == ""
+    assert record.shipped == "model.onnx"
+    assert not (tmp_path / "out" / "model.int8.onnx").exists()
+    assert json.loads((tmp_path / "out" / "parity.json").read_text())["why"] == record.why
+    assert "int8 was measured and left out because it agrees too little" in record.why
+
+
+@pytest.mark.slow
+def test_without_int8_the_bundle_says_why(
+    solar_dataset: Path, trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("graftline.export.bundle.quantise", unable)
+    record = export_onnx(solar_dataset, trained_model, tmp_path / "out")
+    assert [variant.name for variant in record.variants] == ["torch", "fp32"]
+    assert record.why == "fp32 is shipped: int8 could not be made (NotImplementedError: for a test)"
+
+
+@pytest.mark.slow
+def test_other_data_is_refused_in_one_line(solar_dataset: Path, trained_model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "dataset"
+    read_record(solar_dataset, DataVersion).model_copy(update={"version": "d123"}).write(other)
+    with pytest.raises(GraftlineError, match=r"was trained on data version d\w+, but .*dataset is d123: give the"):
+        export_onnx(other, trained_model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("calibration_images", 0), ("min_agreement", 1.5)])
+def test_values_out_of_range_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    with pytest.raises(GraftlineError, match=f"^{name} is {value}: "):
+        export_onnx(tmp_path, tmp_path, tmp_path / "out", **{name: value})
+
+
+def interval(value: float, spread: float = 0.01) -> Interval:
+    return Interval(value=value, low=value - spread, high=value + spread, n=100)
+
+
+def variant(name: str, size: int, latency: float, accuracy: float, agreement: float) -> Variant:
+    return Variant.model_validate(
+        {
+            "name": name,
+            "file": f"{name}.onnx",
+            "bytes": size,
+            "latency_ms": interval(latency),
+            "accuracy": interval(accuracy),
+            "agreement": interval(agreement),
+            "max_probability_gap": 0.1,
+        }
+    )
+
+
+FP32 = variant("fp32", 4_000_000, 5.0, 0.9, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "latency", "agreement", "difference", "ships", "because"),
+    [
+        (1_000_000, 2.5, 0.98, -0.005, True, "1.0 MB instead of 4.0 and 2.5 ms an image instead of 5.0"),
+        (1_000_000, 6.0, 0.98, -0.005, True, "6.0 ms an image instead of 5.0"),  # slower, but a quarter of the size
+        (3_900_000, 4.0, 0.98, -0.005, True, "4.0 ms"),
+        (3_900_000, 4.99, 0.98, -0.005, False, "it gains nothing"),
+        (1_000_000, 2.5, 0.96, -0.005, False, "it agrees too little: it agrees with PyTorch on 96.0 %"),
+        (1_000_000, 2.5, 0.98, -0.05, False, "it is significantly worse"),
+    ],
+)
+def test_int8_ships_only_if_it_agrees_and_gains(
+    size: int, latency: float, agreement: float, difference: float, ships: bool, because: str
+) -> None:
+    int8 = variant("int8", size, latency, 0.9 + difference, agreement)
+    decision = decide(FP32, int8, interval(difference), min_agreement=0.97)
+    assert decision.int8 is ships
+    assert because in decision.why
+    assert decision.why.startswith("int8 is shipped" if ships else "fp32 is shipped; int8 was measured and left out")
+
+
+def test_lineage_of_what_is_not_ours_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GraftlineError, match="does not exist"):
+        read_lineage(tmp_path / "nothing.onnx")
+    with pytest.raises(GraftlineError, match="is not an output of `graftline export_onnx`"):
+        read_lineage(tmp_path)
+    (tmp_path / "text.onnx").write_text("not a model at all")
+    with pytest.raises(GraftlineError, match="is not an ONNX model"):
+        read_lineage(tmp_path / "text.onnx")
+    graph = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[1] x) => (float[1] y) { y = Relu(x) }'
+    )
+    onnx.save_model(graph, tmp_path / "other.onnx")
+    with pytest.raises(GraftlineError, match="carries no lineage"):
+        read_lineage(tmp_path / "other.onnx")
