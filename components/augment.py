@@ -24,6 +24,6 @@ def augment(
 
     from graftline.steps.augment import augment as step
 
-    record = step(Path(dataset.path), Path(policy.path), flips=flips, seed=seed)
+    record = step(Path(dataset.path), Path(policy.path), flips=flips, seed=seed)  # type: ignore[arg-type]
     policy.metadata.update(data_version=record.data_version, reasons=" ".join(record.reasons))
     return record.sha256

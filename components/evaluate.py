@@ -29,7 +29,7 @@ def evaluate(
 
     from graftline.steps.evaluate import evaluate as step
 
-    record = step(Path(dataset.path), Path(model.path), Path(evaluation.path), split=split, seed=seed)
+    record = step(Path(dataset.path), Path(model.path), Path(evaluation.path), split=split, seed=seed)  # type: ignore[arg-type]
     shutil.copyfile(Path(evaluation.path) / "report.html", report.path)
     shutil.copyfile(Path(evaluation.path) / "metrics.json", metrics.path)
     for name in ("accuracy", "macro_f1", "calibration_error"):

@@ -33,7 +33,7 @@ def select_strategy(
         Path(policy.path),
         Path(plans.path),
         backbones=backbones,
-        strategy=strategy,
+        strategy=strategy,  # type: ignore[arg-type]
         image_size=image_size,
         seed=seed,
     )

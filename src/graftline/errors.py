@@ -8,6 +8,12 @@ class GraftlineError(Exception):
     """
 
 
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises a GraftlineError unless `value` is one of `choices`: pipelines hand over plain strings, unchecked."""
+    if value not in choices:
+        raise GraftlineError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
+
+
 class DataError(GraftlineError):
     """The images or the manifest cannot be used as they are."""
 

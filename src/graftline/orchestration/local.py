@@ -29,7 +29,7 @@ from graftline.workspace import workspace as default_workspace
 LOG, PROGRESS = "pipeline.log", "progress.jsonl"
 RESUME = "run the same command again: finished steps are cached, training resumes from its last checkpoint"
 _STOP_SECONDS = 10.0
-_MEMORY_EVERY_SECONDS = 0.5
+_MEMORY_EVERY_SECONDS = 2.0
 
 
 class RunStopped(KeyboardInterrupt):

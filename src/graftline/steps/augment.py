@@ -1,8 +1,9 @@
 """The step `augment`: chooses augmentation for this data and shows it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from graftline.errors import check_choice
 from graftline.files import output_folder
 from graftline.records import AugmentationPolicy, DataVersion, read_record
 
@@ -33,10 +34,11 @@ def augment(
     Raises:
         GraftlineError: `dataset` was not written by version_data.
     """
-    from graftline.augmentation.policy import choose_policy, measure_orientation
+    from graftline.augmentation.policy import Flips, choose_policy, measure_orientation
     from graftline.augmentation.preview import write_preview
     from graftline.data.dataset import load_images
 
+    check_choice("flips", flips, get_args(Flips))
     data = read_record(dataset, DataVersion)
     images = load_images(dataset, "train", _PREVIEW_SIDE)
     policy = choose_policy(data, measure_orientation(images, seed), flips)

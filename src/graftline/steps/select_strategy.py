@@ -1,11 +1,11 @@
 """The step `select_strategy`: ranks ways to transfer by the field's rules and by evidence measured on this data."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from graftline.errors import GraftlineError
+from graftline.errors import GraftlineError, check_choice
 from graftline.files import output_folder
-from graftline.records import AugmentationPolicy, DataVersion, TransferPlans, read_record
+from graftline.records import AugmentationPolicy, DataVersion, Strategy, TransferPlans, read_record
 
 
 def select_strategy(
@@ -41,6 +41,7 @@ def select_strategy(
     from graftline.transfer.evidence import probe_backbone
     from graftline.transfer.plans import rank_plans
 
+    check_choice("strategy", strategy, ("auto", *get_args(Strategy)))
     data = read_record(dataset, DataVersion)
     chosen = read_record(policy, AugmentationPolicy)
     if chosen.data_version != data.version:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from graftline.progress import track
@@ -15,6 +16,10 @@ _FOLDS = 5
 _ITERATIONS = 1000
 _SEARCH_TOLERANCE = 1e-3
 _TINY = 1e-6
+
+
+# These matrices are small: with several BLAS threads the solver waits more than it computes.
+_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class ProbeResult:
     folds: int
 
 
+@_one_thread
 def cross_validate(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> ProbeResult:
     """Chooses the regularisation of a linear probe by stratified, shuffled cross-validation.
 
@@ -57,6 +63,7 @@ def cross_validate(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> P
     return ProbeResult(_STRENGTHS[best], predictions[best], folds)
 
 
+@_one_thread
 def solve_head(features: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
     """Solves multinomial logistic regression and folds the standardisation of the features into the result.
 
