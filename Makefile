@@ -26,7 +26,7 @@ $(READY): requirements.lock pyproject.toml .ci/venv
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(READY) ## real solar cells through the whole pipeline, about 6 minutes on 2 cores
+demo: $(READY) ## real solar cells through the whole pipeline
 	@$(BIN)/graftline demo
 
 test: $(READY) ## all tests
