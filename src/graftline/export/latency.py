@@ -14,7 +14,7 @@ from graftline.records import Interval, TrainedModel
 
 Runner = Callable[[np.ndarray], np.ndarray]
 _WARM_UP = 5
-_FEWEST_RUNS, _MOST_RUNS, _ENOUGH_SECONDS = 30, 100, 4.0
+_FEWEST_RUNS, _MOST_RUNS, _ENOUGH_SECONDS = 30, 100, 2.0
 
 
 def torch_runner(model: nn.Module, record: TrainedModel) -> Runner:
@@ -36,7 +36,7 @@ def measure_latency(runners: Mapping[str, Runner], image: np.ndarray) -> dict[st
         image: uint8 [H, W, 3], a real one at its original size.
 
     Returns:
-        Milliseconds by name: median, quartiles, number of runs (30 to 100, as many as fit into four seconds).
+        Milliseconds by name: median, quartiles, number of runs (30 to 100, as many as fit into two seconds).
     """
     times: dict[str, list[float]] = {name: [] for name in runners}
     with _one_thread():
