@@ -31,7 +31,6 @@ from graftline.records import DataVersion, EdgeBundle, Interval, TrainedModel, V
 
 FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 LABELS_FILE, PARITY_FILE = "labels.txt", "parity.json"
-_TORCH_BATCH = 4  # in fp32 on processors 2.5 times faster than 64: what is in between stays in the cache
 _PRECISIONS = {"fp32": "float32", "int8": "int8"}
 _PAGE = "web/index.html (`graftline serve BUNDLE`, or any web server on the bundle folder, then /web/)"
 
@@ -136,7 +135,7 @@ def _measure(folder: Path, source: _Source) -> _Measured:
     images = load_images(source.dataset, "test", record.image_size, record.interpolation)
     say(f"comparing {', '.join(['torch', *files])} on {len(labels)} test images")
     outputs = run_files(files, source.dataset, labels)
-    outputs["torch"] = predict(source.network, images, record.mean, record.std, batch_size=_TORCH_BATCH)
+    outputs["torch"] = predict(source.network, images, record.mean, record.std)
     runners: dict[str, Runner] = {"torch": torch_runner(source.network, record)}
     runners |= {name: EdgeModel(path) for name, path in files.items()}
     say("measuring latency on one thread")

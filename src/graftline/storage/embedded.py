@@ -88,12 +88,15 @@ def _join(folder: Path, users: IO[str]) -> tuple[Access, subprocess.Popen[bytes]
     """Becomes a user of the running server, or starts it; returns its keeper in that case."""
     if not wait_until(lambda: try_lock(users, SHARED), _STOP_SECONDS):
         raise StoreError(f"the embedded S3 server in {folder} is stopping but does not end: see {folder / LOG_FILE}")
-    if is_held(folder / "keeper.lock"):
+    keeper = folder / "keeper.lock"
+    if is_held(keeper):
         access = _access(folder)
-        if _answers(access):
+        answered = wait_until(lambda: _answers(access) or not is_held(keeper), _STOP_SECONDS)
+        if is_held(keeper) and answered:
             return access, None
-        raise StoreError(f"the embedded S3 server in {folder} runs but does not answer: see {folder / LOG_FILE}")
-    _end_orphan(folder)
+        if is_held(keeper):
+            raise StoreError(f"the embedded S3 server in {folder} runs but does not answer: see {folder / LOG_FILE}")
+    _end_orphan(folder)  # the keeper was killed, maybe a moment ago
     write_secrets(folder)
     return _start(folder)
 

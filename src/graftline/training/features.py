@@ -66,6 +66,8 @@ def cached_features(
     if path.is_file():
         with np.load(path) as arrays:
             return Features(arrays["late"], arrays["middle"])
+    # Outside inference mode: parameters made inside it could not be trained.
+    model.to(accelerator.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     features = _compute(model, images, content.split, spec, accelerator)
     beside = path.with_suffix(".part.npz")
     np.savez(beside, late=features.late, middle=features.middle)
@@ -75,7 +77,6 @@ def cached_features(
 
 @torch.inference_mode()
 def _compute(model: nn.Module, images: np.ndarray, split: str, spec: InputSpec, accelerator: Accelerator) -> Features:
-    model.to(accelerator.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     late, middle = [], []
     for start in track(range(0, len(images), _BATCH), f"features of the {split} images"):
         batch = torch.from_numpy(np.array(images[start : start + _BATCH])).to(accelerator.device)
