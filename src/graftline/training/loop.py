@@ -68,7 +68,6 @@ class Progress:
     """How far a run has come; all of it is in the checkpoint."""
 
     epoch: int = 0
-    best_accuracy: float = -1.0
     best_loss: float = float("inf")
     kept_epoch: int = 0
     kept_accuracy: float = 0.0
@@ -207,19 +206,17 @@ class Trainer:
         }
 
     def _judge(self, row: dict[str, float]) -> None:
-        """Adds an epoch to the history and keeps its weights unless an earlier epoch was clearly better.
+        """Adds an epoch to the history and keeps its weights when its validation loss is the lowest so far.
 
-        Clearly means by more than a standard error of the best accuracy: on a few hundred validation images a lucky
-        early epoch must not win over a trained one (the one-standard-error rule of Breiman et al. 1984, "CART").
+        The loss, not the accuracy: on a few hundred validation images it is much the less noisy of the two.
         """
         progress = self._progress
         progress.history.append({"epoch": float(progress.epoch), **row})
         accuracy = row["validation_accuracy"]
-        progress.best_accuracy = max(progress.best_accuracy, accuracy)
-        if accuracy >= progress.best_accuracy - _standard_error(progress.best_accuracy, len(self._validation.labels)):
+        if row["validation_loss"] <= progress.best_loss:
+            progress.best_loss = row["validation_loss"]
             progress.kept_accuracy, progress.kept_epoch = accuracy, progress.epoch
             progress.kept_weights = {n: t.detach().cpu().clone() for n, t in self._average.module.state_dict().items()}
-        progress.best_loss = min(progress.best_loss, row["validation_loss"])
         if self._plan.schedule == "plateau" and self._stalled():
             progress.rate_factor *= _PLATEAU_FACTOR
             say(f"validation loss has stalled: the learning rate is now {progress.rate_factor:g} of its start")
@@ -249,10 +246,6 @@ class Trainer:
         self._progress = Progress(**state["progress"])
         say(f"resuming after epoch {self._progress.epoch}")
         return True
-
-
-def _standard_error(accuracy: float, images: int) -> float:
-    return float(np.sqrt(accuracy * (1 - accuracy) / images))
 
 
 def _optimizer(model: nn.Module, plan: TransferPlan) -> torch.optim.Optimizer:
