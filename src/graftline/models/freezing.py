@@ -22,6 +22,9 @@ class Freezer:
         frozen: How many groups, counted from the stem, are frozen; at most `len(groups) - 1`, so that the head trains.
         norm_statistics_frozen: Keep BatchNorm running statistics fixed in the trainable groups too. Small batches make
             poor statistics; the pretrained ones are kept and only scale and shift are trained.
+
+    Attributes:
+        modules: Names of the frozen modules.
     """
 
     def __init__(
@@ -31,7 +34,7 @@ class Freezer:
         self._model = model
         self._norm_statistics_frozen = norm_statistics_frozen
         self._names = {name for group in groups[:frozen] for name in group.parameters}
-        self._modules = {name for group in groups[:frozen] for name in group.modules}
+        self.modules = frozenset(name for group in groups[:frozen] for name in group.modules)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in self._names)
         self._before = {name: tensor.clone() for name, tensor in self._frozen_tensors()}
@@ -41,7 +44,7 @@ class Freezer:
         self._model.train()
         for name, module in self._model.named_modules():
             is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-            if self._is_frozen(name) or (is_norm and self._norm_statistics_frozen):
+            if name in self.modules or (is_norm and self._norm_statistics_frozen):
                 module.eval()
 
     def check(self) -> None:
@@ -54,15 +57,12 @@ class Freezer:
         if moved:
             raise FrozenMovedError(f"{len(moved)} frozen tensors changed during training, first {moved[0]}")
 
-    def _is_frozen(self, module_name: str) -> bool:
-        return module_name in self._modules
-
     def _frozen_tensors(self) -> list[tuple[str, Tensor]]:
         parameters = [(n, p.detach()) for n, p in self._model.named_parameters() if n in self._names]
         buffers = [
             (n, b)
             for n, b in self._model.named_buffers()
-            if n.rpartition(".")[0] in self._modules or (self._norm_statistics_frozen and _is_statistic(n))
+            if n.rpartition(".")[0] in self.modules or (self._norm_statistics_frozen and _is_statistic(n))
         ]
         return parameters + buffers
 

@@ -20,23 +20,31 @@ _LARGE_KERNEL = 5
 class _DepthwiseFunction(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.shape = stride, padding, dilation
-        return functional.conv2d(x, weight, None, stride, padding, dilation, groups=weight.shape[0])
+        return functional.conv2d(x, weight, bias, stride, padding, dilation, groups=weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         slow_input = max(ctx.shape[0]) > 1
         slow_weight = weight.shape[-1] >= _LARGE_KERNEL
-        grad_x = grad_weight = None
+        grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = _gradient(gradients[0], x, weight, ctx.shape, 0, in_float32=slow_input)
         if ctx.needs_input_grad[1]:
             grad_weight = _gradient(gradients[0], x, weight, ctx.shape, 1, in_float32=slow_weight)
-        return grad_x, grad_weight, None, None, None
+        if ctx.needs_input_grad[2]:
+            grad_bias = gradients[0].sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias, None, None, None
 
 
 def _gradient(grad: Tensor, x: Tensor, weight: Tensor, shape: Any, which: int, in_float32: bool) -> Tensor:
@@ -62,12 +70,9 @@ class _DepthwiseConv2d(nn.Conv2d):
             x = pad_same(x, self.kernel_size, self.stride, self.dilation)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         padding = [0, 0] if self.same_padding else list(cast(tuple[int, ...], self.padding))
-        return cast(
-            Tensor,
-            _DepthwiseFunction.apply(
-                x.to(dtype), self.weight.to(dtype), list(self.stride), padding, list(self.dilation)
-            ),
-        )
+        bias = None if self.bias is None else self.bias.to(dtype)
+        shape = list(self.stride), padding, list(self.dilation)
+        return cast(Tensor, _DepthwiseFunction.apply(x.to(dtype), self.weight.to(dtype), bias, *shape))
 
 
 def speed_up_depthwise(model: nn.Module) -> None:
@@ -86,7 +91,7 @@ def _is_depthwise(module: nn.Module) -> bool:
         return False
     convolution = cast(nn.Conv2d, module)
     channels = convolution.in_channels
-    return convolution.groups == channels == convolution.out_channels > 1 and convolution.bias is None
+    return convolution.groups == channels == convolution.out_channels > 1
 
 
 def _swap(module: nn.Module) -> nn.Module:
@@ -95,5 +100,5 @@ def _swap(module: nn.Module) -> nn.Module:
     new = _DepthwiseConv2d(*shape, groups=old.groups, bias=False)
     new.stride, new.padding, new.dilation = old.stride, old.padding, old.dilation
     new.same_padding = isinstance(old, Conv2dSame)
-    new.weight = old.weight
+    new.weight, new.bias = old.weight, old.bias
     return new

@@ -126,7 +126,6 @@ class Trainer:
             GraftlineError: The loss is no longer a number.
             FrozenMovedError: Something frozen changed.
         """
-        never_trained = Freezer(self._model, self._groups, min((s.frozen_groups for s in stages), default=0))
         if not self._resume():
             self._judge(self._validate())
         first = 0
@@ -134,7 +133,6 @@ class Trainer:
             self._run_stage(number, stage, first)
             first += stage.epochs
         self._model.load_state_dict(self._progress.kept_weights)
-        never_trained.check()
         return self._progress
 
     def _run_stage(self, number: int, stage: Stage, first: int) -> None:

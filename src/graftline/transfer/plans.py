@@ -8,10 +8,10 @@ from graftline.records import Strategy, TransferPlan
 from graftline.transfer.evidence import BackboneEvidence
 from graftline.transfer.rules import LARGE, Choice, rank_strategies
 
-_RATE = 5e-4
-_DECAY = 0.8
+_RATE = 2e-4
+_DECAY = 0.9
 _EARLY_GROUPS = 3
-_EPOCHS = 4
+_EPOCHS = 6
 _BATCH = 32
 
 

@@ -10,6 +10,8 @@ from torch import nn
 from graftline.data.dataset import load_images, open_split
 from graftline.intervals import wilson
 from graftline.models.backbones import InputSpec, build_backbone, input_spec
+from graftline.models.folding import folded_norms
+from graftline.models.freezing import Freezer
 from graftline.models.groups import layer_groups
 from graftline.models.weights import head_name
 from graftline.records import AugmentationPolicy, DataVersion, Interval, TransferPlan, read_record
@@ -113,11 +115,16 @@ def carry_out(
     model, weights = build_backbone(plan.backbone, data.classes)
     spec = input_spec(plan.backbone)
     _solve_head(model, weights, plan, spec, data, accelerator, seed)
-    if is_fast_bfloat16_cpu(accelerator):
-        speed_up_depthwise(model)
-    train = Images(data.large, data.train.labels)
-    trainer = Trainer(model, plan, policy, spec, train, data.validation, accelerator, checkpoints, seed)
-    progress = trainer.run(make_stages(plan, len(layer_groups(model))))
+    groups = layer_groups(model)
+    stages = make_stages(plan, len(groups))
+    never_trained = Freezer(model, groups, min((stage.frozen_groups for stage in stages), default=len(groups) - 1))
+    with folded_norms(model, never_trained.modules):
+        if is_fast_bfloat16_cpu(accelerator):
+            speed_up_depthwise(model)
+        train = Images(data.large, data.train.labels)
+        trainer = Trainer(model, plan, policy, spec, train, data.validation, accelerator, checkpoints, seed)
+        progress = trainer.run(stages)
+    never_trained.check()
     images = len(data.validation.labels)
     accuracy = wilson(round(progress.kept_accuracy * images), images)
     return TransferResult(model.cpu(), spec, weights, progress.kept_epoch, accuracy, progress.history)
