@@ -1,73 +1,120 @@
-"""What each task asks of a cluster: processors, memory, accelerator, retries, shared memory, secrets.
+"""Gives each task what it gets on a cluster, by the profile in force; a local run asks for nothing.
 
-A local run ignores all of it.
+KFP builds a pipeline when its function is called: `with cluster(profile):` holds for the pipelines built in the block.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from kfp import dsl, kubernetes
 
-# One Kubernetes secret holds the store's address and credentials under the names of the environment variables.
-STORE_SECRET = "graftline-s3"
-STORE_KEYS = (
-    "GRAFTLINE_STORE",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_DEFAULT_REGION",
-)
-# Another, which may be missing, leads to an MLflow server.
-MLFLOW_SECRET = "graftline-mlflow"
+from graftline.components.image import IMAGE
+from graftline.pipelines.profile import Profile, Toleration
+
+STORE_KEYS = ("GRAFTLINE_STORE",)
+# Missing where pods get their rights from the cloud, or where the store is the cloud's own.
+ACCESS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION")
 MLFLOW_KEYS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 class Needs(NamedTuple):
-    """What a task asks for.
+    """What a task needs, whatever the cluster.
 
     Attributes:
         title: Its name for people.
-        cpu: Cores, request and limit.
-        memory: Request and limit.
-        gpu: Whether it gets an accelerator.
         store: Whether it gets the object store's secret.
         mlflow: Whether it gets the MLflow server's secret.
+        cache: Whether it reads images or weights, and gets the cache volume.
+        fresh: Whether it looks at what may have changed outside, and is never answered from KFP's cache.
     """
 
     title: str
-    cpu: str = "2"
-    memory: str = "4Gi"
-    gpu: bool = False
     store: bool = False
     mlflow: bool = False
+    cache: bool = False
+    fresh: bool = False
 
 
 NEEDS = {
-    "version-data": Needs("Version the data", store=True),
+    "version-data": Needs("Version the data", store=True, fresh=True),
     "augment": Needs("Choose the augmentation"),
-    "select-strategy": Needs("Choose the transfer strategy", cpu="4", memory="8Gi"),
-    "fine-tune": Needs("Fine-tune", cpu="4", memory="16Gi", gpu=True),
-    "evaluate": Needs("Evaluate on the test images"),
-    "export-onnx": Needs("Export for the edge"),
+    "select-strategy": Needs("Choose the transfer strategy", cache=True),
+    "fine-tune": Needs("Fine-tune", cache=True),
+    "evaluate": Needs("Evaluate on the test images", cache=True),
+    "export-onnx": Needs("Export for the edge", cache=True),
     "register-model": Needs("Register the model", store=True, mlflow=True),
 }
+_PROFILE: ContextVar[Profile | None] = ContextVar("profile", default=None)
+
+
+@contextmanager
+def cluster(profile: Profile) -> Iterator[None]:
+    """Puts a profile in force for the pipelines that are built in the block."""
+    token = _PROFILE.set(profile)
+    try:
+        yield
+    finally:
+        _PROFILE.reset(token)
 
 
 def place(*tasks: dsl.PipelineTask) -> None:
-    """Gives tasks their titles and what they need on a cluster."""
+    """Gives tasks their titles and, where a profile is in force, what they get on the cluster."""
+    profile = _PROFILE.get()
     for task in tasks:
-        needs = NEEDS[task.name]
-        task.set_display_name(needs.title)
-        task.set_cpu_request(needs.cpu).set_cpu_limit(needs.cpu)
-        task.set_memory_request(needs.memory).set_memory_limit(needs.memory)
-        task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="300s")
-        if needs.gpu:
-            task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(1)
-        # Data loading workers pass batches through /dev/shm, of which a container has 64 MB by default.
-        kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit="1Gi")
-        if needs.store:
-            _use_secret(task, STORE_SECRET, STORE_KEYS)
-        if needs.mlflow:
-            _use_secret(task, MLFLOW_SECRET, MLFLOW_KEYS, optional=True)
+        task.set_display_name(NEEDS[task.name].title)
+        if profile:
+            _set_resources(task, profile)
+            _set_pod(task, profile)
+            _set_access(task, profile)
+
+
+def _set_resources(task: dsl.PipelineTask, profile: Profile) -> None:
+    step = getattr(profile.steps, task.name.replace("-", "_"))
+    requests, limits, retries = step.requests, step.limits, profile.retries
+    task.set_container_image(profile.image or IMAGE)
+    task.set_cpu_request(requests.cpu).set_cpu_limit(limits.cpu or requests.cpu)
+    task.set_memory_request(requests.memory).set_memory_limit(limits.memory or requests.memory)
+    if retries.count:
+        task.set_retry(retries.count, f"{retries.wait}s", retries.factor, f"{retries.longest_wait}s")
+    if NEEDS[task.name].fresh:
+        task.set_caching_options(False)
+    if step.time_limit:
+        kubernetes.set_timeout(task, step.time_limit)
+    if step.gpu and profile.gpu.count:
+        task.set_accelerator_type(profile.gpu.type).set_accelerator_limit(profile.gpu.count)
+        _set_nodes(task, profile.gpu.node_selector, profile.gpu.tolerations)
+
+
+def _set_pod(task: dsl.PipelineTask, profile: Profile) -> None:
+    _set_nodes(task, profile.node_selector, profile.tolerations)
+    # A container has 64 MB of it by default.
+    size = profile.shared_memory
+    kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=size)
+    cache = profile.cache
+    if not (cache.claim and NEEDS[task.name].cache):
+        return
+    kubernetes.mount_pvc(task, pvc_name=cache.claim, mount_path=cache.path)
+    task.set_env_variable("GRAFTLINE_CACHE", cache.path)
+    if cache.weights:
+        task.set_env_variable("GRAFTLINE_WEIGHTS", f"{cache.path}/{cache.weights}")
+
+
+def _set_nodes(task: dsl.PipelineTask, selector: dict[str, str], tolerations: list[Toleration]) -> None:
+    for label, value in selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for toleration in tolerations:
+        given = {name: value for name, value in toleration.model_dump().items() if value}
+        kubernetes.add_toleration(task, **given)
+
+
+def _set_access(task: dsl.PipelineTask, profile: Profile) -> None:
+    if NEEDS[task.name].store:
+        _use_secret(task, profile.store.secret, STORE_KEYS)
+        _use_secret(task, profile.store.secret, ACCESS_KEYS, optional=True)
+    if NEEDS[task.name].mlflow:
+        _use_secret(task, profile.mlflow.secret, MLFLOW_KEYS, optional=True)
 
 
 def _use_secret(task: dsl.PipelineTask, name: str, keys: tuple[str, ...], optional: bool = False) -> None:

@@ -15,7 +15,11 @@ from graftline.errors import GraftlineError
 from graftline.orchestration import STEPS
 from graftline.orchestration.code_version import code_version
 from graftline.orchestration.compile import compile_pipeline
+from graftline.orchestration.profiles import load_profile
+from graftline.pipelines.profile import Profile
+from graftline.workspace import cache_folder
 
+ROOT = Path(__file__).parents[1]
 IMAGE = "registry.example/graftline@sha256:" + "0" * 64
 EXECUTORS = {f"exec-{step.replace('_', '-')}" for step in STEPS}
 
@@ -23,7 +27,11 @@ EXECUTORS = {f"exec-{step.replace('_', '-')}" for step in STEPS}
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     out = compile_pipeline(tmp_path_factory.mktemp("compiled") / "train.yaml", image=IMAGE, gpus=2)
-    return list(yaml.safe_load_all(out.read_text()))
+    return read_all(out)
+
+
+def read_all(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +41,22 @@ def spec(documents: list[dict[str, Any]]) -> Any:
 
 @pytest.fixture(scope="module")
 def containers(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    return containers_of(documents)
+
+
+def containers_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: one["container"] for name, one in documents[0]["deploymentSpec"]["executors"].items()}
 
 
 @pytest.fixture(scope="module")
 def on_kubernetes(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    return kubernetes_of(documents)["deploymentSpec"]["executors"]
+
+
+def kubernetes_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
     platform = json_format.ParseDict(documents[1], pipeline_spec_pb2.PlatformSpec())
     parsed = json_format.MessageToDict(platform)
-    return parsed["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return parsed["platforms"]["kubernetes"]
 
 
 def dangling(spec: Any) -> Iterator[str]:
@@ -131,7 +147,8 @@ def test_every_task_has_requests_limits_retries_and_a_title(spec: Any, container
     for name, task in spec.root.dag.tasks.items():
         assert task.retry_policy.max_retry_count == 2
         assert task.retry_policy.backoff_duration.seconds == 30
-        assert task.caching_options.enable_cache
+        # What looks at the source is never answered from the cache: only it can see that the source has changed.
+        assert task.caching_options.enable_cache == (name != "version-data")
         assert task.task_info.name != name
 
 
@@ -164,20 +181,147 @@ def test_code_version_is_baked_in_and_defaults_are_the_steps(spec: Any) -> None:
                 assert parameter.default in (default.string_value, default.number_value), (step, name)
 
 
-def test_cluster_without_accelerators_and_other_kinds(tmp_path: Path) -> None:
-    plain = compile_pipeline(tmp_path / "cpu.yaml", gpus=0).read_text()
-    assert "accelerator" not in plain
-    assert "resourceType: amd.com/gpu" in compile_pipeline(tmp_path / "amd.yml", gpu_type="amd.com/gpu").read_text()
+def test_secrets_for_s3_may_lack_keys_that_a_cloud_does_not_need(on_kubernetes: dict[str, Any]) -> None:
+    entries = on_kubernetes["exec-version-data"]["secretAsEnv"]
+    optional = {pair["envVar"]: entry.get("optional", False) for entry in entries for pair in entry["keyToEnv"]}
+    assert not optional.pop("GRAFTLINE_STORE")
+    assert set(optional) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION"}
+    assert all(optional.values())
+
+
+def test_a_profile_for_processors(tmp_path: Path) -> None:
+    profile = str(ROOT / "deploy" / "profiles" / "cpu.yaml")
+    documents = read_all(compile_pipeline(tmp_path / "cpu.yaml", profile=profile))
+    containers = containers_of(documents)
+    assert {container["image"] for container in containers.values()} == {"registry.example.com/graftline:0.1.0-cpu"}
+    assert "accelerator" not in str(documents)
+    assert containers["exec-fine-tune"]["resources"]["resourceCpuLimit"] == "8"
+    platform = kubernetes_of(documents)
+    assert platform["deploymentSpec"]["executors"]["exec-fine-tune"]["activeDeadlineSeconds"] == "86400"
+    assert platform["pipelineConfig"] == {"activeDeadlineSeconds": 36 * 3600}
+
+
+def test_a_profile_with_a_gpu_sets_everything_it_names(tmp_path: Path) -> None:
+    profile = str(ROOT / "deploy" / "profiles" / "gke-a100.yaml")
+    documents = read_all(compile_pipeline(tmp_path / "gpu.yaml", profile=profile, image=IMAGE))
+    spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
+    assert list(dangling(spec)) == []
+    containers, platform = containers_of(documents), kubernetes_of(documents)
+    assert {container["image"] for container in containers.values()} == {IMAGE}, "--image goes before the profile's"
+    resources = containers["exec-fine-tune"]["resources"]
+    assert (resources["resourceCpuRequest"], resources["resourceCpuLimit"]) == ("10", "12")
+    assert resources["resourceMemoryRequest"] == resources["resourceMemoryLimit"] == "64Gi"
+    assert resources["accelerator"]["resourceCount"] == "1"
+    tasks = spec.root.dag.tasks
+    assert {task.retry_policy.max_retry_count for task in tasks.values()} == {5}
+    assert {task.retry_policy.backoff_max_duration.seconds for task in tasks.values()} == {600}
+    assert spec.root.input_definitions.parameters["tracking_uri"].default_value.string_value.startswith("http://mlflow")
+    assert platform["pipelineConfig"] == {"activeDeadlineSeconds": 172800, "resourceTtlOnCompletion": 604800}
+
+
+def test_nodes_and_cache_go_to_the_steps_that_use_them(tmp_path: Path) -> None:
+    profile = str(ROOT / "deploy" / "profiles" / "gke-a100.yaml")
+    documents = read_all(compile_pipeline(tmp_path / "gpu.yaml", profile=profile))
+    executors = kubernetes_of(documents)["deploymentSpec"]["executors"]
+    assert {name for name, one in executors.items() if "nodeSelector" in one} == {"exec-fine-tune"}
+    assert executors["exec-fine-tune"]["nodeSelector"]["labels"] == {
+        "cloud.google.com/gke-accelerator": "nvidia-tesla-a100",
+        "cloud.google.com/gke-spot": "true",
+    }
+    assert executors["exec-fine-tune"]["tolerations"][0] == {
+        "key": "nvidia.com/gpu",
+        "operator": "Equal",
+        "value": "present",
+        "effect": "NoSchedule",
+    }
+    assert {one["emptyDirMounts"][0]["sizeLimit"] for one in executors.values()} == {"8Gi"}
+    cached = {"exec-select-strategy", "exec-fine-tune", "exec-evaluate", "exec-export-onnx"}
+    assert {name for name, one in executors.items() if "pvcMount" in one} == cached
+    (mount,) = executors["exec-evaluate"]["pvcMount"]
+    assert (mount["constant"], mount["mountPath"]) == ("graftline-cache", "/graftline-cache")
+    variables = {one["name"]: one["value"] for one in containers_of(documents)["exec-fine-tune"]["env"]}
+    assert variables == {"GRAFTLINE_CACHE": "/graftline-cache", "GRAFTLINE_WEIGHTS": "/graftline-cache/weights"}
+
+
+def test_what_a_profile_does_not_name_stays(tmp_path: Path) -> None:
+    assert load_profile("") == Profile()
+    path = tmp_path / "profile.yaml"
+    path.write_text("steps: {fine_tune: {requests: {memory: 32Gi}}}\ntolerations: [{key: team, value: vision}]\n")
+    step = load_profile(str(path)).steps.fine_tune
+    assert (step.requests.cpu, step.requests.memory, step.gpu) == ("4", "32Gi", True)
+    documents = read_all(compile_pipeline(tmp_path / "train.yaml", profile=str(path)))
+    executors = kubernetes_of(documents)["deploymentSpec"]["executors"].values()
+    assert all(one["tolerations"][0]["key"] == "team" for one in executors)
+
+
+def test_decoded_images_lie_where_the_setting_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFTLINE_CACHE", str(tmp_path / "shared"))
+    assert cache_folder() == tmp_path / "shared"
+    assert cache_folder().is_dir()
+
+
+def test_a_local_run_asks_for_nothing() -> None:
+    from graftline.pipelines.train import train
+
+    assert not train.platform_spec.platforms
+    tasks = train.pipeline_spec.root.dag.tasks.values()
+    assert all(task.caching_options.enable_cache and not task.retry_policy.max_retry_count for task in tasks)
+
+
+def test_manifests_for_gitops(tmp_path: Path) -> None:
+    out = compile_pipeline(tmp_path / "objects.yaml", image=IMAGE, format="manifest", namespace="team")
+    pipeline, version = read_all(out)
+    for one, kind in ((pipeline, "Pipeline"), (version, "PipelineVersion")):
+        assert (one["apiVersion"], one["kind"]) == ("pipelines.kubeflow.org/v2beta1", kind)
+        assert one["metadata"]["namespace"] == "team"
+    assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "graftline-train"
+    spec = json_format.ParseDict(version["spec"]["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
+    assert list(dangling(spec)) == []
+    json_format.ParseDict(version["spec"]["platformSpec"], pipeline_spec_pb2.PlatformSpec())
+    again = read_all(compile_pipeline(tmp_path / "again.yaml", image=IMAGE, format="manifest"))
+    other = read_all(compile_pipeline(tmp_path / "other.yaml", image="another", format="manifest"))
+    name = version["metadata"]["name"]
+    assert again[1]["metadata"] == {"name": name}, "the same content has the same name"
+    assert other[1]["metadata"]["name"] != name, "a version is never changed: other content has another name"
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ({"out": Path("train.json")}, "must end in .yaml"),
-        ({"out": Path("t.yaml"), "gpus": -1}, "--gpus -1 is negative"),
-        ({"out": Path("t.yaml"), "image": "a b"}, "holds a space"),
+        ({"out": Path("t.yaml"), "gpus": -2}, "gpu.count is -2: give a number greater than or equal to 0"),
+        ({"out": Path("t.yaml"), "image": "a b"}, "without spaces"),
+        ({"out": Path("t.yaml"), "profile": "none.yaml"}, "the profile none.yaml does not exist"),
     ],
 )
 def test_mistakes_are_named(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(GraftlineError, match=says):
         compile_pipeline(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("imag: x", "imag is unknown: did you mean 'image'"),
+        ("steps: {fine_tun: {}}", "steps.fine_tun is unknown: did you mean 'fine_tune'"),
+        ("steps: {fine_tune: {request: {}}}", "steps.fine_tune.request is unknown: did you mean 'requests'"),
+        ("tolerations: [{key: a, efect: x}]", "tolerations.0.efect is unknown: did you mean 'effect'"),
+        ("tolerations: [{key: a, effect: x}]", "tolerations.0.effect is 'x': give '', 'NoSchedule'"),
+        ("gpu: {count: one}", "gpu.count is 'one': give a whole number"),
+        ("gpu: 2", "gpu is 2: there are type, count"),
+        ("steps: {fine_tune: {gpu: maybe}}", "steps.fine_tune.gpu is 'maybe': give true or false"),
+        ("shared_memory: much", "shared_memory is 'much': write it like 4, 500m or 16Gi"),
+        ("retries: {wait: soon}", "retries.wait is 'soon': write it like 90s"),
+        ("node_selector: {spot: true}", "node_selector.spot is True: give a text"),
+        ("mlflow: {uri: 'https://me:secret@host'}", "without a password"),
+        ("a: [", "is not YAML"),
+        ("- image", "holds no settings"),
+    ],
+)
+def test_mistakes_in_a_profile_are_one_line(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(text)
+    with pytest.raises(GraftlineError, match=says) as caught:
+        load_profile(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -10,7 +10,10 @@ def workspace() -> Path:
 
 
 def cache_folder() -> Path:
-    """Returns the folder of what can be computed again (decoded images, features), created if missing."""
-    folder = workspace() / "cache"
+    """Returns the folder of what can be computed again (decoded images, features), created if missing.
+
+    It is `GRAFTLINE_CACHE`, which several machines may share, or `cache` in the workspace.
+    """
+    folder = Path(os.environ.get("GRAFTLINE_CACHE") or workspace() / "cache").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -19,7 +19,7 @@ from typing import Any
 from graftline.errors import GraftlineError
 from graftline.files import sha256_bytes, sha256_file, write_atomic
 from graftline.records import EdgeBundle, read_record
-from graftline.workspace import cache_folder
+from graftline.workspace import workspace
 
 RUNTIME = "onnxruntime-web@1.30.0"
 RUNTIME_FILES = {
@@ -41,7 +41,7 @@ def fetch_runtime() -> Path:
     Raises:
         PageUnavailableError: npm is missing or failed, or the files are not those of the pinned version.
     """
-    folder = cache_folder() / RUNTIME.replace("@", "-")
+    folder = workspace() / "cache" / RUNTIME.replace("@", "-")  # images carry it there, a shared cache may not
     if all((folder / name).is_file() and sha256_file(folder / name) == sha for name, sha in RUNTIME_FILES.items()):
         return folder
     with tempfile.TemporaryDirectory() as scratch:

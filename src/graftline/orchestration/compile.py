@@ -1,69 +1,114 @@
 """Writes the pipeline for a Kubernetes cluster."""
 
-import re
+import hashlib
+import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from graftline.errors import GraftlineError
 from graftline.files import write_atomic
 from graftline.orchestration.code_version import code_version
+from graftline.orchestration.profiles import load_profile
+from graftline.pipelines.profile import Profile
+
+Documents = list[dict[str, Any]]
 
 
-def compile_pipeline(out: Path, *, image: str = "", gpus: int = 1, gpu_type: str = "nvidia.com/gpu") -> Path:
+def compile_pipeline(
+    out: Path,
+    *,
+    profile: str = "",
+    image: str = "",
+    gpus: int = -1,
+    format: Literal["pipeline", "manifest"] = "pipeline",
+    namespace: str = "",
+) -> Path:
     """Writes the pipeline as YAML for a Kubeflow Pipelines cluster.
 
     Args:
         out: The file to write, for example `train.yaml`.
+        profile: YAML file with what the steps get on the cluster; empty means the defaults. deploy/profiles holds
+            examples.
         image: Container image of every step, best with its digest (`registry/graftline@sha256:...`); empty means the
-            tag of this version.
-        gpus: Accelerators that `fine_tune` asks for; 0 trains on processors.
-        gpu_type: Kubernetes resource name of the accelerator.
+            profile's.
+        gpus: Accelerators of the steps that use them, 0 to train on processors; -1 means the profile's.
+        format: pipeline for the UI and the API; manifest for GitOps, as objects Pipeline and PipelineVersion that
+            `kubectl apply` takes where Kubeflow Pipelines keeps its pipelines in Kubernetes.
+        namespace: Namespace of these objects; empty leaves it to whoever applies them.
 
     Returns:
-        The file written: a pipeline specification and, in a second document, what is special to Kubernetes.
+        The file written: a pipeline specification and, in a second document, what is special to Kubernetes; or the two
+        objects.
 
     Raises:
-        GraftlineError: A name cannot be what it is given for.
+        GraftlineError: A setting cannot be what is given for it; one line names it.
     """
     if out.suffix not in (".yaml", ".yml"):
         raise GraftlineError(f"{out} must end in .yaml: Kubeflow Pipelines takes no other name")
-    if gpus < 0:
-        raise GraftlineError(f"--gpus {gpus} is negative: give 0 for a cluster without accelerators")
-    if re.search(r"\s", image):
-        raise GraftlineError(f"--image {image!r} holds a space: give it like registry/graftline@sha256:...")
-    header, documents = _compile()
-    for executor in documents[0]["deploymentSpec"]["executors"].values():
-        _adapt(executor["container"], image, gpus, gpu_type)
+    settings = settings_of(profile, image, gpus)
+    header, documents = compiled(settings)
+    if format == "manifest":
+        documents = _objects(documents, namespace)
     write_atomic(out, header + yaml.safe_dump_all(documents, sort_keys=True))
     return out
 
 
-def _compile() -> tuple[str, list[dict[str, Any]]]:
-    """Returns the comment at the top of KFP's file and its documents."""
+def settings_of(profile: str, image: str = "", gpus: int = -1) -> Profile:
+    """Returns a profile with the image and the number of accelerators that the command line names.
+
+    Raises:
+        GraftlineError: A setting cannot be what is given for it.
+    """
+    overrides: dict[str, Any] = {"image": image} if image else {}
+    if gpus != -1:
+        overrides["gpu"] = {"count": gpus}
+    return load_profile(profile, **overrides)
+
+
+def compiled(profile: Profile) -> tuple[str, Documents]:
+    """Returns the comment at the top of KFP's file and its documents: PipelineSpec and PlatformSpec."""
+    from kfp import dsl
     from kfp.compiler import Compiler
 
+    from graftline.pipelines.resources import cluster
     from graftline.pipelines.train import train
 
+    config = dsl.PipelineConfig(
+        ttl_seconds_after_finished=profile.keep_finished, active_deadline_seconds=profile.run_time_limit
+    )
+    with cluster(profile):
+        title = train.pipeline_spec.pipeline_info.display_name
+        pipeline = dsl.pipeline(name=train.name, display_name=title, pipeline_config=config)(train.pipeline_func)
+    parameters = {"code_version": code_version(), "tracking_uri": profile.mlflow.uri}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.yaml"
-        Compiler().compile(train, str(path), pipeline_parameters={"code_version": code_version()})
+        Compiler().compile(pipeline, str(path), pipeline_parameters=parameters)
         text = path.read_text()
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     return header, list(yaml.safe_load_all(text))
 
 
-def _adapt(container: dict[str, Any], image: str, gpus: int, gpu_type: str) -> None:
-    """Puts image and accelerator into a container's specification."""
-    if image:
-        container["image"] = image
-    resources = container["resources"]
-    if "accelerator" not in resources:
-        return
-    if gpus == 0:
-        del resources["accelerator"]
-    else:
-        count = str(gpus)
-        resources["accelerator"] = {"count": count, "resourceCount": count, "type": gpu_type, "resourceType": gpu_type}
+def version_name(documents: Documents) -> str:
+    """Returns a name for compiled documents that says what they are and is another when anything in them is."""
+    content = hashlib.sha256(json.dumps(documents, sort_keys=True).encode()).hexdigest()
+    return f"{documents[0]['pipelineInfo']['name']}-{content[:12]}"
+
+
+def _objects(documents: Documents, namespace: str) -> Documents:
+    """Returns the custom resources that bring a compiled pipeline into a cluster; a version is never changed."""
+    info = documents[0]["pipelineInfo"]
+    place = {"namespace": namespace} if namespace else {}
+
+    def resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+        metadata = {"name": name, **place}
+        return {"apiVersion": "pipelines.kubeflow.org/v2beta1", "kind": kind, "metadata": metadata, "spec": spec}
+
+    described = {"description": info.get("description", "")}
+    version = {"pipelineName": info["name"], "pipelineSpec": documents[0], "platformSpec": documents[1], **described}
+    return [
+        resource("Pipeline", info["name"], described),
+        resource("PipelineVersion", version_name(documents), version),
+    ]
