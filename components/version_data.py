@@ -14,6 +14,7 @@ def version_data(
     validation_fraction: float = 0.15,
     test_fraction: float = 0.2,
     registry: str = "",
+    previous: str = "",
     code_version: str,
     source_fingerprint: str,
 ) -> str:
@@ -31,6 +32,7 @@ def version_data(
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
         registry=registry,
+        previous=previous,
     )
     dataset.metadata.update(version=record.version, images=record.images, classes=", ".join(record.classes))
     return record.version

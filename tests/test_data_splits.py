@@ -77,6 +77,57 @@ def test_the_split_is_fixed_for_good() -> None:
     assert [n for n, split in enumerate(splits) if split == "test"] == [3, 7, 14, 17]
 
 
+def places(pictures: list[Picture], splits: list[str]) -> dict[str, str]:
+    """What an earlier version says of its pictures and groups."""
+    return {key: split for p, split in zip(pictures, splits, strict=True) for key in (p.id, p.group)}
+
+
+def test_growing_data_keep_the_splits_of_the_previous_version() -> None:
+    old = [picture(n, f"c{n % 2}", domain=f"d{n % 3}") for n in range(600)]
+    before = places(old, assign_splits(old, 0.15, 0.2))
+    for size in (606, 660, 1200):  # 1 %, 10 %, twice as many
+        grown = [picture(n, f"c{n % 2}", domain=f"d{n % 3}") for n in range(size)]
+        anew, splits = assign_splits(grown, 0.15, 0.2), assign_splits(grown, 0.15, 0.2, before)
+        assert [before[p.id] for p in old] == splits[:600]
+        assert anew[:600] != splits[:600], "without the previous version some would move"
+        for train, validation, test in count(grown, splits).values():
+            assert abs(test - 0.2 * size / 2) <= 1
+            assert abs(validation - 0.15 * size / 2) <= 1
+            assert train > test
+
+
+def test_what_is_gone_or_has_another_label_moves_nothing() -> None:
+    old = many(60, 60)
+    before = places(old, assign_splits(old, 0.15, 0.2))
+    kept = [picture(n, "c1" if n < 5 else p.source.label) for n, p in enumerate(old) if n not in range(20, 40)]
+    assert assign_splits(kept, 0.15, 0.2, before) == [before[p.id] for p in kept]
+
+
+def test_a_new_class_and_a_new_picture_of_an_old_group_find_their_place() -> None:
+    old = [picture(n, f"c{n % 2}", group=f"scene{n // 10}") for n in range(300)]
+    before = places(old, assign_splits(old, 0.15, 0.2))
+    new = [picture(300 + n, f"c{n % 2}", group=f"scene{n}") for n in range(30)]
+    third = [picture(900 + n, "c2") for n in range(20)]
+    splits = assign_splits([*old, *new, *third], 0.15, 0.2, before)
+    assert splits[300:330] == [before[p.group] for p in new]
+    assert count(third, splits[330:]) == {"c2": (13, 3, 4)}
+
+
+def test_splits_that_the_source_gives_go_before_those_of_the_previous_version() -> None:
+    pictures = given("train", "test")
+    before = dict.fromkeys((p.id for p in pictures), "test")
+    splits = assign_splits(pictures, 0.2, 0.2, before)
+    assert splits == assign_splits(pictures, 0.2, 0.2)
+
+
+def test_a_group_that_would_tear_the_previous_splits_is_refused() -> None:
+    old = many(20, 20)
+    before = places(old, assign_splits(old, 0.15, 0.2))
+    now = [picture(n, p.source.label, group=f"g{n // 10}") for n, p in enumerate(old)]
+    with pytest.raises(DataError, match="the group 'g0' holds pictures that the previous version has in"):
+        assign_splits(now, 0.15, 0.2, before)
+
+
 def test_groups_stay_whole_and_shares_come_near() -> None:
     pictures = [picture(n, f"c{n % 2}", group=f"g{(n % 2) * 100 + n // 2 % 25}") for n in range(400)]  # 50 groups of 8
     splits = assign_splits(pictures, 0.15, 0.2)

@@ -1,5 +1,6 @@
 """The step version_data: recorded or not there at all."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from PIL import Image
 
 from graftline import version_data
+from graftline.data.build import keeps_splits_of
+from graftline.data.dataset import open_split
 from graftline.errors import DataError, GraftlineError, StoreError
 from graftline.records import DataVersion, read_record
 
@@ -40,6 +43,27 @@ def test_the_same_content_is_one_version_and_is_stored_once(pets: Path, tmp_path
     (pets / "cat/02.png").unlink()
     assert version_data(str(pets), tmp_path / "two").version != record.version
     assert stored(tmp_path) > before
+
+
+def splits_of(dataset: Path) -> dict[str, str]:
+    return {id: split for split in ("train", "validation", "test") for id in open_split(dataset, split).ids}
+
+
+def test_old_images_stay_in_their_splits_when_the_data_grow(pets: Path, tmp_path: Path) -> None:
+    first = version_data(str(pets), tmp_path / "one", previous="")
+    for number in range(20, 30):
+        image = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(image).save(pets / "dog" / f"{number}.png")
+    version_data(str(pets), tmp_path / "two", previous=first.version)
+    old, new = splits_of(tmp_path / "one"), splits_of(tmp_path / "two")
+    assert len(new) == 30
+    assert {id: new[id] for id in old} == old
+    report = json.loads((tmp_path / "two" / "report.json").read_text())
+    assert report["previous"] == {"version": first.version, "stayed": 20, "moved": 0}
+    assert keeps_splits_of(tmp_path / "two") == first.version
+    assert keeps_splits_of(tmp_path / "one") == ""
+    with pytest.raises(GraftlineError, match="has no version d9"):
+        version_data(str(pets), tmp_path / "three", previous="d9")
 
 
 def test_an_unreachable_store_is_noticed_before_the_images_are_read(

@@ -4,13 +4,14 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median_low
 from typing import Any
 
 from graftline.data.checks import Checked, Picture, check_source
+from graftline.data.contents import Contents
 from graftline.data.shards import write_shards
 from graftline.data.sources import Source
 from graftline.data.splits import SPLITS, assign_splits
@@ -19,10 +20,17 @@ from graftline.files import sha256_bytes, write_atomic
 from graftline.progress import track
 from graftline.records import DataVersion
 
+_REPORT = "report.json"
 _Row = tuple[str, Picture]  # split and picture
 
 
-def build_dataset(source: Source, folder: Path, validation_fraction: float, test_fraction: float) -> DataVersion:
+def build_dataset(
+    source: Source,
+    folder: Path,
+    validation_fraction: float,
+    test_fraction: float,
+    previous: Contents | None = None,
+) -> DataVersion:
     """Writes `shards/`, `record.json`, `report.json` and `files.csv`.
 
     Args:
@@ -30,6 +38,7 @@ def build_dataset(source: Source, folder: Path, validation_fraction: float, test
         folder: An empty folder.
         validation_fraction: Share of the images to be divided that goes to validation.
         test_fraction: Share of the images to be divided that goes to test.
+        previous: An earlier version, whose images stay in their splits.
 
     Returns:
         The record.
@@ -38,14 +47,33 @@ def build_dataset(source: Source, folder: Path, validation_fraction: float, test
         DataError: The images cannot be used as they are.
     """
     checked = check_source(source)
-    splits = assign_splits(checked.pictures, validation_fraction, test_fraction)
+    places = previous.places if previous else {}
+    splits = assign_splits(checked.pictures, validation_fraction, test_fraction, places)
     rows = sorted(zip(splits, checked.pictures, strict=True), key=lambda row: (row[0], row[1].id))
     record = _write_dataset(folder, rows)
-    write_atomic(
-        folder / "report.json", json.dumps(_report(source, checked, record), indent=2, ensure_ascii=False) + "\n"
-    )
+    report = _report(source, checked, record)
+    if previous:
+        report["previous"] = {"version": previous.version, **_stay(rows, places)}
+    write_atomic(folder / _REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     write_atomic(folder / "files.csv", _files_table(rows))
     return record
+
+
+def keeps_splits_of(dataset: Path) -> str:
+    """Returns the earlier version from which no image of a dataset has moved to another split; '' when there is none.
+
+    Args:
+        dataset: A dataset folder; without its report nothing is known.
+    """
+    path = dataset / _REPORT
+    previous = json.loads(path.read_text()).get("previous") if path.is_file() else None
+    return previous["version"] if previous and not previous["moved"] else ""
+
+
+def _stay(rows: Sequence[_Row], places: Mapping[str, str]) -> dict[str, int]:
+    """Counts the images that an earlier version holds, by whether they are still in the same split."""
+    same = [places[picture.id] == split for split, picture in rows if picture.id in places]
+    return {"stayed": sum(same), "moved": len(same) - sum(same)}
 
 
 def _write_dataset(folder: Path, rows: Sequence[_Row]) -> DataVersion:

@@ -1,11 +1,12 @@
 """Splits that depend on content alone: stratified by class and domain, groups kept whole, the same after any renaming.
 
 Within each stratum the groups are ranked by a hash; the first go to test, the next to validation, the rest is for
-training. A group is what must not be torn apart; without one in the source, each picture is its own.
+training. A group is what must not be torn apart; without one in the source, each picture is its own. What an earlier
+version has placed stays there, so that old test images stay test images when the data grow.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graftline.data.checks import Picture
@@ -42,22 +43,27 @@ def check_fractions(validation: float, test: float) -> None:
         raise DataError(f"{total}: keep it below {_MOST}, the rest is for training")
 
 
-def assign_splits(pictures: Sequence[Picture], validation: float, test: float) -> list[str]:
+def assign_splits(
+    pictures: Sequence[Picture], validation: float, test: float, previous: Mapping[str, str] | None = None
+) -> list[str]:
     """Gives every picture its split.
 
     Splits that the source gives are kept. What it does not give is made: everything, or, when the source has a training
-    split but no validation or no test split, that one out of the training images.
+    split but no validation or no test split, that one out of the training images. Pictures and groups that an earlier
+    version has placed stay there; new ones fill up what a split lacks of its share.
 
     Args:
         pictures: The usable pictures.
         validation: Share of the images to be divided that goes to validation.
         test: Share of the images to be divided that goes to test.
+        previous: Split of each picture, by id, and of each group in the earlier version, when there is one.
 
     Returns:
         "train", "validation" or "test" for each picture, in their order.
 
     Raises:
-        DataError: The source gives splits but none for training, or a class has no image in one of the splits.
+        DataError: The source gives splits but none for training, a class has no image in one of the splits, or a group
+            is now one whose pictures the earlier version has in several splits.
     """
     given = {picture.source.split for picture in pictures}
     if given - {""} and "train" not in given:
@@ -67,7 +73,7 @@ def assign_splits(pictures: Sequence[Picture], validation: float, test: float) -
     _tell(given)
     divided = [p for p in pictures if p.source.split in ("", "train")]
     shares = {"test": 0 if "test" in given else test, "validation": 0 if "validation" in given else validation}
-    made = _divide(divided, shares)
+    made = _divide(divided, shares, _kept(divided, shares, previous or {}))
     splits = [made[p.group] if p.source.split in ("", "train") else p.source.split for p in pictures]
     _refuse_missing_classes(pictures, splits)
     return splits
@@ -79,7 +85,21 @@ def _tell(given: set[str]) -> None:
         say(f"the source has no {' and no '.join(missing)} split: taken out of its training images")
 
 
-def _divide(pictures: Sequence[Picture], shares: dict[str, float]) -> dict[str, str]:
+def _kept(pictures: Sequence[Picture], shares: dict[str, float], previous: Mapping[str, str]) -> dict[str, str]:
+    """Returns the split of each group that the earlier version has placed where this one divides too."""
+    divided = {"train", *(split for split, share in shares.items() if share)}
+    kept: dict[str, str] = {}
+    for picture in pictures:
+        split = previous.get(picture.id) or previous.get(picture.group)
+        if split in divided and kept.setdefault(picture.group, split) != split:
+            raise DataError(
+                f"the group {picture.group!r} holds pictures that the previous version has in {kept[picture.group]} "
+                f"and in {split}: give the groups of that version, or no previous version for splits made anew"
+            )
+    return kept
+
+
+def _divide(pictures: Sequence[Picture], shares: dict[str, float], kept: dict[str, str]) -> dict[str, str]:
     """Returns the split of each group; `shares` in the order in which splits take their groups."""
     by_class: dict[str, dict[str, list[_Unit]]] = defaultdict(lambda: defaultdict(list))
     for unit in _units(pictures):
@@ -88,8 +108,10 @@ def _divide(pictures: Sequence[Picture], shares: dict[str, float]) -> dict[str, 
     for strata in by_class.values():
         wanted = _targets({domain: sum(unit.size for unit in units) for domain, units in strata.items()}, shares)
         for domain, units in strata.items():
-            splits |= _divide_stratum(units, {split: wanted[split][domain] for split in shares})
-    return splits
+            new = [unit for unit in units if unit.group not in kept]
+            old = {split: sum(unit.size for unit in units if kept.get(unit.group) == split) for split in shares}
+            splits |= _divide_stratum(new, {split: max(0, wanted[split][domain] - old[split]) for split in shares})
+    return splits | kept
 
 
 def _units(pictures: Sequence[Picture]) -> list[_Unit]:
@@ -129,7 +151,7 @@ def _divide_stratum(units: list[_Unit], targets: dict[str, int]) -> dict[str, st
     """Lets each split take groups in hash order; leaves at least one for each split that still wants some."""
     splits: dict[str, str] = {}
     rest = list(units)
-    wanted = {**targets, "train": sum(unit.size for unit in units) - sum(targets.values())}
+    wanted = {**targets, "train": max(0, sum(unit.size for unit in units) - sum(targets.values()))}
     later = [split for split, target in wanted.items() if target]
     for split, target in targets.items():
         if not target:

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from graftline.data.contents import Contents, Row
 from graftline.data.git_registry import GitRegistry, open_registry
 from graftline.errors import GraftlineError, StoreError
 from graftline.files import output_folder, sha256_file
@@ -18,6 +22,7 @@ from graftline.storage.errors import clear_errors
 from graftline.workspace import cache_folder
 
 if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
     from dvc.repo import Repo
 
 REMOTE = "graftline"
@@ -75,16 +80,42 @@ def pull_version(version: str, out: Path, registry: str = "") -> DataVersion:
     Raises:
         GraftlineError: The registry does not know the version, or the store does not hold its bytes.
     """
+    with _recorded(version, registry) as (git, store), output_folder(out) as folder:
+        with _files(git, store, version) as files:
+            _fetch(files, folder, version)
+        record = read_record(folder, DataVersion)
+        if damaged := _damaged(folder, record):
+            raise StoreError(f"{damaged} of version {version} arrived damaged from the store {store.url}")
+    return record
+
+
+def read_contents(version: str, registry: str = "") -> Contents:
+    """Reads what a recorded version holds, without fetching its images.
+
+    Args:
+        version: As printed by version_data.
+        registry: Root folder or URL of the Git registry; the workspace's own by default.
+
+    Raises:
+        GraftlineError: The registry does not know the version, or the store does not hold its bytes.
+    """
+    with _recorded(version, registry) as (git, store), _files(git, store, version) as files:
+        record = DataVersion.model_validate_json(files.read_text(f"/{_DATASET}/{RECORD_FILE}"))
+        tables = []
+        for shard in record.shards:
+            with files.open(f"/{_DATASET}/{shard.file}") as file:
+                tables.append(pq.read_table(file, columns=["id", "label", "split", "group", "domain"]))
+    rows = pa.concat_tables(tables).to_pylist()
+    return Contents(version, [Row(**{**row, "label": record.classes[row["label"]]}) for row in rows])
+
+
+@contextlib.contextmanager
+def _recorded(version: str, registry: str) -> Iterator[tuple[GitRegistry, Store]]:
+    """Opens the registry and the store of a version that the registry knows."""
     with open_registry(registry, create=False) as git, connect_store() as store:
         if not git.has(version):
             raise GraftlineError(f"the data registry {git.name} has no version {version}: {_known(git)}")
-        with output_folder(out) as folder:
-            with _quiet_dvc(store), contextlib.closing(_open(git.root, store, version)) as repo:
-                _fetch(repo, folder, version, store)
-            record = read_record(folder, DataVersion)
-            if damaged := _damaged(folder, record):
-                raise StoreError(f"{damaged} of version {version} arrived damaged from the store {store.url}")
-    return record
+        yield git, store
 
 
 def _known(git: GitRegistry) -> str:
@@ -178,23 +209,30 @@ def _write(repo: "Repo", dataset: tuple[Any, Any], store: Store) -> None:
         config.setdefault("remote", {})[REMOTE] = {"url": store.child("dvc")}
 
 
-def _fetch(repo: "Repo", folder: Path, version: str, store: Store) -> None:
+@contextlib.contextmanager
+def _files(git: GitRegistry, store: Store, version: str) -> Iterator["DVCFileSystem"]:
+    """Opens the files of a recorded version, which lie in the store, below `/dataset`."""
     from dvc.api import DVCFileSystem
     from dvc_data.index import DataIndexDirError
 
-    files = DVCFileSystem(repo=repo)
-    try:
-        paths = files.find(f"/{_DATASET}")
-        if not paths:
-            raise FileNotFoundError(_DATASET)
-        for path in track(paths, f"pulling {version}"):
-            target = folder / Path(path).relative_to(f"/{_DATASET}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            files.get_file(path, str(target))
-    except (DataIndexDirError, FileNotFoundError) as error:
-        raise StoreError(
-            f"the store {store.url} does not hold version {version}: set GRAFTLINE_STORE to the one it was pushed to"
-        ) from error
+    with _quiet_dvc(store), contextlib.closing(_open(git.root, store, version)) as repo:
+        try:
+            yield DVCFileSystem(repo=repo)
+        except (DataIndexDirError, FileNotFoundError) as error:
+            raise StoreError(
+                f"the store {store.url} does not hold version {version}: "
+                "set GRAFTLINE_STORE to the one it was pushed to"
+            ) from error
+
+
+def _fetch(files: "DVCFileSystem", folder: Path, version: str) -> None:
+    paths = files.find(f"/{_DATASET}")
+    if not paths:
+        raise FileNotFoundError(_DATASET)
+    for path in track(paths, f"pulling {version}"):
+        target = folder / Path(path).relative_to(f"/{_DATASET}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(path, str(target))
 
 
 def _damaged(folder: Path, record: DataVersion) -> str:

@@ -14,6 +14,7 @@ def version_data(
     validation_fraction: float = 0.15,
     test_fraction: float = 0.2,
     registry: str = "",
+    previous: str = "",
 ) -> DataVersion:
     """Checks and splits the images of a source and records them as a data version.
 
@@ -32,6 +33,8 @@ def version_data(
             but not this one. Both shares together stay below 0.9.
         registry: Git repository in which the version is recorded; '' is `data-registry` in the workspace, created when
             it is missing.
+        previous: A version in that registry whose images stay in their splits, so that old test images stay test images
+            when the data grow; new images fill up the shares. '' divides all images anew.
 
     Returns:
         The record of the version; the same content gives the same one.
@@ -40,17 +43,18 @@ def version_data(
         DataError: The source is missing or has an unknown form; more than half of its files are unreadable; a class is
             empty or too small; there are fewer than two classes; the same picture is in two given splits.
         StoreError: The object store refuses or does not answer.
-        GraftlineError: `out` holds something else, or the registry cannot be used.
+        GraftlineError: The registry has no version `previous` or cannot be used, or `out` holds something else.
     """
     from graftline.data.build import build_dataset
     from graftline.data.sources import open_source
     from graftline.data.splits import check_fractions
-    from graftline.data.versions import record_version
+    from graftline.data.versions import read_contents, record_version
     from graftline.storage import connect_store
 
     check_fractions(validation_fraction, test_fraction)
     with open_source(source) as listing, connect_store() as store, output_folder(out) as folder:
-        record = build_dataset(listing, folder, validation_fraction, test_fraction)
+        earlier = read_contents(previous, registry) if previous else None
+        record = build_dataset(listing, folder, validation_fraction, test_fraction, earlier)
         record_version(folder, store, registry)
     say(f"data version {record.version}: {record.images:,} images in {len(record.classes)} classes, in {out}")
     return record
