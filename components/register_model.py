@@ -14,6 +14,7 @@ def register_model(
     registration: Output[Artifact],
     *,
     name: str = "graftline",
+    promote: str = "not_worse",
     tracking_uri: str = "",
     code_version: str,
     data_version: str,
@@ -33,6 +34,7 @@ def register_model(
         Path(evaluation.path),
         Path(registration.path),
         name=name,
+        promote=promote,  # type: ignore[arg-type]
         tracking_uri=tracking_uri,
     )
     registration.metadata.update(name=record.name, version=record.version, alias=record.alias, reason=record.reason)

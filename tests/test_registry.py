@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from registry_inputs import make_bundle, make_dataset, make_evaluation, threshold
 
 from graftline.errors import GraftlineError
 from graftline.files import sha256_file
+from graftline.orchestration.commands import history, rollback
 from graftline.records import EdgeBundle, Registration, read_record
 from graftline.registry.bundles import download_bundle
 from graftline.registry.client import open_registry
+from graftline.registry.promotions import Promotion, read_promotions
 from graftline.registry.versions import champion
 from graftline.steps.register_model import register_model
 from graftline.storage import Store, connect_store
@@ -43,15 +46,26 @@ def place(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 def register(place: Path, title: str, wrong: int = 0, dataset: str = "dataset", **options: object) -> Registration:
     """Makes and registers a bundle of a model with so many wrong answers."""
+    promote = options.pop("promote", "not_worse")
     bundle, evaluation = place / f"{title}-bundle", place / f"{title}-evaluation"
     if not bundle.exists():
         make_bundle(bundle, place / dataset, threshold(wrong), seed=len(title), **options)
         make_evaluation(evaluation, place / dataset, seed=len(title))
-    return register_model(place / dataset, bundle, evaluation, place / f"{title}-registration")
+    out = place / f"{title}-registration"
+    return register_model(place / dataset, bundle, evaluation, out, promote=promote)  # type: ignore[arg-type]
 
 
 def client(place: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{place / 'work' / 'mlflow.db'}")
+
+
+def log(place: Path) -> list[Promotion]:
+    with connect_store() as store, open_registry(store) as registry:
+        return read_promotions(registry, "graftline")
+
+
+def present_champion(place: Path) -> str:
+    return str(client(place).get_model_version_by_alias("graftline", "champion").version)
 
 
 def test_the_first_version_is_champion_and_carries_its_lineage(place: Path) -> None:
@@ -306,7 +320,110 @@ def test_two_at_once_leave_one_champion(place: Path) -> None:
     assert sorted(record.version for record in records) == ["1", "2", "3"]
     best = records[1]
     assert best.alias == "champion"
-    assert str(client(place).get_model_version_by_alias("graftline", "champion").version) == best.version
+    assert present_champion(place) == best.version
+    assert sorted(entry.version for entry in log(place)) == ["1", "2", "3"]
+
+
+def test_with_the_rule_better_a_small_gain_does_not_change_the_champion(place: Path) -> None:
+    register(place, "first", 1)
+    record = register(place, "second", promote="better")
+    assert (record.alias, record.champion_before) == ("challenger", "1")
+    assert "too little evidence that it is better" in record.reason
+    assert present_champion(place) == "1"
+
+
+def test_with_the_rule_better_a_gain_beyond_chance_does(place: Path) -> None:
+    register(place, "first", WORSE)
+    assert register(place, "second", promote="better").alias == "champion"
+    with pytest.raises(GraftlineError, match="promote is 'always': it must be one of not_worse, better"):
+        register(place, "third", promote="always")
+
+
+def test_every_decision_is_logged_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "somebody")
+    register(place, "first", 1)
+    monkeypatch.setenv("GRAFTLINE_RUN", "monday")
+    promoted = register(place, "second")
+    kept = register(place, "third", WORSE)
+    register(place, "second")
+    first, second, third = log(place)
+    assert [(e.event, e.version, e.before, e.champion) for e in (first, second, third)] == [
+        ("promoted", "1", "", "1"),
+        ("promoted", "2", "1", "2"),
+        ("kept", "3", "2", "2"),
+    ]
+    assert (second.why, third.why) == (promoted.reason, kept.reason)
+    assert (first.who, first.run, second.run) == ("somebody", "", "monday")
+    assert first.when < second.when < third.when
+
+
+def test_an_entry_of_the_log_cannot_be_changed(place: Path) -> None:
+    register(place, "first")
+    mlflow = client(place)
+    experiment = mlflow.get_experiment_by_name("graftline promotions")
+    assert experiment
+    (run,) = mlflow.search_runs([experiment.experiment_id])
+    with pytest.raises(MlflowException, match="Changing param values is not allowed"):
+        mlflow.log_param(run.info.run_id, "version", "9")
+
+
+def test_an_interrupted_registration_is_logged_once(place: Path) -> None:
+    register(place, "first")
+    client(place).delete_model_version_tag("graftline", "1", "registration")
+    register(place, "first")
+    assert [entry.event for entry in log(place)] == ["promoted"]
+
+
+def test_rolling_back_restores_champion_after_champion(place: Path) -> None:
+    register(place, "a", 2)
+    register(place, "bb", 1)
+    register(place, "ccc")
+    register(place, "dddd", WORSE)
+    assert rollback() == "graftline version 2 is champion again, in the place of version 3"
+    assert present_champion(place) == "2"
+    rollback()
+    assert present_champion(place) == "1"
+    with pytest.raises(GraftlineError, match="version 1 is the first champion: there is none before it"):
+        rollback()
+    rollback(to="3")
+    assert present_champion(place) == "3"
+    assert [(e.event, e.version, e.before) for e in log(place)[4:]] == [
+        ("restored", "2", "3"),
+        ("restored", "1", "2"),
+        ("restored", "3", "1"),
+    ]
+    rollback()
+    assert present_champion(place) == "1", "the one before, not the one that was rolled back first"
+
+
+def test_rolling_back_to_what_is_not_there(place: Path) -> None:
+    with pytest.raises(GraftlineError, match="has no champion of graftline: nothing to roll back"):
+        rollback()
+    register(place, "first")
+    for version in ("9", "x"):
+        with pytest.raises(GraftlineError, match=f"graftline has no version '{version}': `graftline history"):
+            rollback(to=version)
+    with pytest.raises(GraftlineError, match="version 1 is the champion already"):
+        rollback(to="1")
+    assert len(log(place)) == 1
+
+
+def test_history_tells_who_was_champion_when(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GraftlineError, match="knows no champion of 'graftline'"):
+        history()
+    register(place, "first")
+    monkeypatch.setenv("GRAFTLINE_RUN", "monday")
+    register(place, "second", WORSE)
+    first, _, second, why, now = history().splitlines()
+    assert "version 1 became champion (by" in first
+    assert "version 2 was not promoted, version 1 stayed champion (by" in second
+    assert second.endswith("run monday)")
+    assert "6 fewer of the same 24" in why
+    assert now.startswith("now: version 1 is champion, since ")
+    rollback(to="2")
+    assert "version 2 was restored as champion after version 1" in history()
+    client(place).set_registered_model_alias("graftline", "champion", "1")
+    assert history().endswith("now: version 1 is champion, set in MLflow by hand or before there was a log")
 
 
 @pytest.mark.slow

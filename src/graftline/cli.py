@@ -28,8 +28,13 @@ COMMANDS = {
         "lineage": "graftline.orchestration.commands:lineage",
         "serve": "graftline.orchestration.commands:serve",
     },
+    "a champion's life": {
+        "history": "graftline.orchestration.commands:history",
+        "rollback": "graftline.orchestration.commands:rollback",
+    },
     "the steps of a run": {step: f"graftline.steps.{step}:{step}" for step in STEPS},
     "tools": {
+        "backbones": "graftline.orchestration.backbones:backbones",
         "compile": "graftline.orchestration.compile:compile_pipeline",
         "demo_data": "graftline.orchestration.demo:demo_data",
     },

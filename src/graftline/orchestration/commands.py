@@ -57,3 +57,52 @@ def serve(bundle: Path, *, port: int = 0) -> None:
     from graftline.export.web import serve_page
 
     serve_page(bundle, port=port)
+
+
+def history(*, name: str = "graftline", tracking_uri: str = "") -> str:
+    """Shows which version was champion when, and why, from the promotion log.
+
+    Args:
+        name: Name of the registered model.
+        tracking_uri: MLflow server; empty means `MLFLOW_TRACKING_URI`, or a database in the workspace.
+
+    Returns:
+        The log, oldest entry first, and the present champion.
+
+    Raises:
+        GraftlineError: The registry cannot be used, or knows no champion of that name.
+    """
+    from graftline.registry.champions import tell_history
+    from graftline.registry.client import open_registry
+    from graftline.registry.versions import check_name
+    from graftline.storage import connect_store
+
+    check_name(name)
+    with connect_store() as store, open_registry(store, tracking_uri) as registry:
+        return tell_history(registry, name)
+
+
+def rollback(*, to: str = "", name: str = "graftline", tracking_uri: str = "") -> str:
+    """Makes the champion before the present one champion again, and logs it.
+
+    Args:
+        to: Version to make champion instead; empty is the champion before the present one. A second rollback goes one
+            champion further back.
+        name: Name of the registered model.
+        tracking_uri: MLflow server; empty means `MLFLOW_TRACKING_URI`, or a database in the workspace.
+
+    Returns:
+        What was done, in one line.
+
+    Raises:
+        GraftlineError: The registry cannot be used, there is no champion before the present one, or no such version.
+    """
+    from graftline.registry.champions import roll_back
+    from graftline.registry.client import open_registry
+    from graftline.registry.versions import check_name
+    from graftline.storage import connect_store
+
+    check_name(name)
+    with connect_store() as store, open_registry(store, tracking_uri) as registry:
+        done = roll_back(registry, name, to)
+    return f"{name} version {done.version} is champion again, in the place of version {done.before}"

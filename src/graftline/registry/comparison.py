@@ -1,29 +1,30 @@
 """Champion against challenger: both shipped files on the same current test images, and the verdict in plain words.
 
-The rule: a new version becomes champion when it is right at least as often as the champion on the same test images.
-Requiring proof that it is better would keep the older model, trained on older data, through every tie; the paired
-interval tells whether the difference could be chance, and the reason says so.
+Two rules, both with the paired interval of the difference. `not_worse`: the new version becomes champion when it is
+right at least as often as the champion; the newer data win a tie, and the reason says what could be chance. `better`:
+it becomes champion only when the whole interval lies above zero; nothing changes by chance.
 """
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnxruntime as ort
 
+from graftline.data.build import keeps_splits_of
 from graftline.data.dataset import iter_images, open_split
 from graftline.data.parallel import map_threads
-from graftline.errors import GraftlineError
 from graftline.intervals import paired_difference
 from graftline.progress import track
 from graftline.records import DataVersion, Interval, read_record
 from graftline.registry.bundles import download_shipped
 from graftline.registry.candidate import Candidate
+from graftline.registry.classifier import Classifier
 from graftline.registry.client import Registry
 from graftline.registry.versions import RegisteredVersion
+
+Promote = Literal["not_worse", "better"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def judge(
     candidate: Candidate,
     version: RegisteredVersion,
     champion: RegisteredVersion | None,
+    promote: Promote = "not_worse",
 ) -> Verdict:
     """Decides the alias of a new version.
 
@@ -58,6 +60,7 @@ def judge(
         candidate: The checked bundle.
         version: The version made from it.
         champion: The present champion, None when there is none.
+        promote: The rule.
 
     Raises:
         GraftlineError: The champion's file is not the one that was registered, or a file does not run.
@@ -77,16 +80,19 @@ def judge(
     with tempfile.TemporaryDirectory() as temporary:
         old_file = download_shipped(registry, champion, Path(temporary))
         new_right, old_right = right_answers(dataset, [candidate.shipped, old_file])
-    return verdict(new_right, old_right, champion, _leak(candidate, champion))
+    return verdict(new_right, old_right, champion, promote, _leak(dataset, candidate, champion))
 
 
-def verdict(new_right: np.ndarray, old_right: np.ndarray, champion: RegisteredVersion, caveat: str = "") -> Verdict:
+def verdict(
+    new_right: np.ndarray, old_right: np.ndarray, champion: RegisteredVersion, promote: Promote, caveat: str = ""
+) -> Verdict:
     """Applies the rule to the two models' answers.
 
     Args:
         new_right: bool [n], whether the new model is right on each test image.
         old_right: bool [n], the champion's, on the same images.
         champion: The present champion.
+        promote: The rule.
         caveat: What to say at the end of the reason.
     """
     gap = paired_difference(new_right, old_right)
@@ -97,8 +103,10 @@ def verdict(new_right: np.ndarray, old_right: np.ndarray, champion: RegisteredVe
     sure = ", beyond chance" if gap.low > 0 or gap.high < 0 else ", which may be chance" if more else ""
     measured = f"({value} points, 95 % interval {low} to {high})"
     reason = f"it is right on {count} of the same {gap.n} test images {against} {measured}{sure}{caveat}"
-    if gap.value >= 0:
+    if gap.low > 0 or (promote == "not_worse" and gap.value >= 0):
         return Verdict("champion", reason, champion.version, gap)
+    if gap.value >= 0:
+        reason = f"{reason}: too little evidence that it is better"
     return Verdict("challenger", f"{reason}; {_by_hand(champion)}", champion.version, gap)
 
 
@@ -117,39 +125,19 @@ def right_answers(dataset: Path, files: list[Path]) -> np.ndarray:
         GraftlineError: A file does not run.
     """
     truth, classes = open_split(dataset, "test").labels, read_record(dataset, DataVersion).classes
-    models = [_Classifier(file) for file in files]
+    models = [Classifier(file) for file in files]
     rows = map_threads(lambda image: [model.top_class(image) for model in models], iter_images(dataset, "test"))
     answers = list(track(rows, "comparing with the champion", total=len(truth)))
     return np.array(classes)[truth] == np.array(answers).T
-
-
-class _Classifier:
-    """An edge model in onnxruntime on one CPU thread; may be shared by several threads."""
-
-    def __init__(self, file: Path) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3  # errors only
-        try:
-            self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-            self._classes = json.loads(self._session.get_modelmeta().custom_metadata_map["labels"])
-        except Exception as error:  # onnxruntime's own exceptions have no common base
-            reason = str(error).partition("\n")[0]
-            raise GraftlineError(f"{file.name} is not an edge model that onnxruntime can run: {reason}") from error
-        self._input = self._session.get_inputs()[0].name
-
-    def top_class(self, image: np.ndarray) -> str:
-        (probabilities,) = self._session.run(None, {self._input: image[None]})
-        return self._classes[int(probabilities[0].argmax())]
 
 
 def _by_hand(champion: RegisteredVersion) -> str:
     return f"to make it the champion all the same, set the alias on {champion.name} in MLflow by hand"
 
 
-def _leak(candidate: Candidate, champion: RegisteredVersion) -> str:
+def _leak(dataset: Path, candidate: Candidate, champion: RegisteredVersion) -> str:
     theirs = champion.tags["data_version"]
-    if theirs == candidate.bundle.data_version:
+    if theirs == candidate.bundle.data_version or keeps_splits_of(dataset) == theirs:
         return ""
     return (
         f" (the champion was trained on data version {theirs}, which may hold some of these test images "

@@ -7,13 +7,21 @@ from graftline.progress import say
 from graftline.records import Registration
 from graftline.registry.candidate import Candidate
 from graftline.registry.client import Registry
-from graftline.registry.comparison import judge
-from graftline.registry.versions import RegisteredVersion, champion, create_version, find_bundle, settle
+from graftline.registry.comparison import Promote, judge
+from graftline.registry.promotions import REGISTERING, Event, log_promotion, read_promotions
+from graftline.registry.versions import (
+    CHAMPION,
+    RegisteredVersion,
+    champion,
+    create_version,
+    find_bundle,
+    write_outcome,
+)
 from graftline.storage.locks import lock
 from graftline.workspace import workspace
 
 
-def register(registry: Registry, dataset: Path, candidate: Candidate, name: str) -> Registration:
+def register(registry: Registry, dataset: Path, candidate: Candidate, name: str, promote: Promote) -> Registration:
     """Registers a bundle as a version of a model, or returns what became of it when it is registered already.
 
     Aliases move only when a bundle is registered for the first time: registering it again never undoes what later
@@ -24,16 +32,17 @@ def register(registry: Registry, dataset: Path, candidate: Candidate, name: str)
         dataset: The dataset folder; its test images decide the alias.
         candidate: The checked bundle with its evaluation.
         name: Registered model's name; made when there is none.
+        promote: What it takes to become champion in the place of another.
 
     Raises:
         GraftlineError: The registry fails, or the champion's file is not the one that was registered.
     """
-    with lock(workspace() / ".register_model.lock"):
+    with lock(workspace() / REGISTERING):
         version = find_bundle(registry, name, candidate.bundle.sha256)
         if version and version.outcome:
             say(f"this bundle is {name} version {version.version} already: nothing was uploaded")
             return version.outcome
-        return _decide(registry, dataset, candidate, version or _upload(registry, candidate, name))
+        return _decide(registry, dataset, candidate, version or _upload(registry, candidate, name), promote)
 
 
 def _upload(registry: Registry, candidate: Candidate, name: str) -> RegisteredVersion:
@@ -44,12 +53,14 @@ def _upload(registry: Registry, candidate: Candidate, name: str) -> RegisteredVe
         )
 
 
-def _decide(registry: Registry, dataset: Path, candidate: Candidate, version: RegisteredVersion) -> Registration:
+def _decide(
+    registry: Registry, dataset: Path, candidate: Candidate, version: RegisteredVersion, promote: Promote
+) -> Registration:
     """Compares with the champion, again when another machine has moved it meanwhile, and sets the alias."""
     present = champion(registry, version.name)
-    verdict = judge(registry, dataset, candidate, version, present)
+    verdict = judge(registry, dataset, candidate, version, present, promote)
     if champion(registry, version.name) != present:
-        return _decide(registry, dataset, candidate, version)
+        return _decide(registry, dataset, candidate, version, promote)
     outcome = Registration(
         data_version=candidate.bundle.data_version,
         bundle=candidate.bundle.sha256,
@@ -60,5 +71,14 @@ def _decide(registry: Registry, dataset: Path, candidate: Candidate, version: Re
         champion_before=verdict.champion_before,
         difference=verdict.difference,
     )
-    settle(registry, version, outcome)
+    registry.client.set_registered_model_alias(version.name, outcome.alias, version.version)
+    _log(registry, outcome)
+    write_outcome(registry, version, outcome)
     return outcome
+
+
+def _log(registry: Registry, outcome: Registration) -> None:
+    """Adds the decision to the promotion log, unless an interrupted registration has done so already."""
+    event: Event = "promoted" if outcome.alias == CHAMPION else "kept"
+    if not any(e.event == event and e.version == outcome.version for e in read_promotions(registry, outcome.name)):
+        log_promotion(registry, outcome.name, event, outcome.version, outcome.champion_before, outcome.reason)

@@ -132,10 +132,15 @@ def create_version(
     return _version(client.create_model_version(name, f"runs:/{run.run_id}/{BUNDLE_FOLDER}", run.run_id, tags))
 
 
-def settle(registry: Registry, version: RegisteredVersion, outcome: Registration) -> None:
-    """Sets the alias of a decided registration, then writes the decision down."""
-    registry.client.set_registered_model_alias(version.name, outcome.alias, version.version)
+def write_outcome(registry: Registry, version: RegisteredVersion, outcome: Registration) -> None:
+    """Writes down what a registration came to: it is finished by that."""
     registry.client.set_model_version_tag(version.name, version.version, _OUTCOME, outcome.model_dump_json())
+
+
+def newest_version(registry: Registry, name: str) -> RegisteredVersion | None:
+    """Returns the newest version that graftline registered, None when there is none."""
+    found = map(_version, registry.client.search_model_versions(f"name = '{name}'"))
+    return max((one for one in found if one.bundle), key=lambda version: int(version.version), default=None)
 
 
 def _ensure_model(registry: Registry, name: str) -> None:
@@ -152,19 +157,24 @@ def _experiment(registry: Registry, name: str) -> str:
     MLflow fixes an experiment's place when it is made, so a model that moves to another store gets a second experiment.
     """
     for title in (name, f"{name} in {registry.artifacts}"):
-        found = registry.client.get_experiment_by_name(title) or _new_experiment(registry, title)
+        found = ensure_experiment(registry, title)
         if found.artifact_location == registry.artifacts:
             return found.experiment_id
     raise AssertionError(f"the experiment {title} does not keep its artifacts where its name says")
 
 
-def _new_experiment(registry: Registry, title: str) -> Experiment:
+def ensure_experiment(registry: Registry, title: str) -> Experiment:
+    """Returns the MLflow experiment of that name; made when there is none."""
+    client = registry.client
+    found = client.get_experiment_by_name(title)
+    if found:
+        return found
     try:
-        return registry.client.get_experiment(registry.client.create_experiment(title, registry.artifacts))
-    except MlflowException as error:
+        return client.get_experiment(client.create_experiment(title, registry.artifacts))
+    except MlflowException as error:  # somebody else has made it meanwhile
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return registry.client.get_experiment_by_name(title)
+        return client.get_experiment_by_name(title)
 
 
 def _version(found: ModelVersion) -> RegisteredVersion:
