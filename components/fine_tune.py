@@ -17,9 +17,12 @@ def fine_tune(
     epochs: int = 0,
     batch_size: int = 0,
     learning_rate: float = 0.0,
+    settings: str = "",
     seed: int = 0,
     device: str = "auto",
+    precision: str = "auto",
     checkpoints: str = "",
+    profile: bool = False,
     code_version: str,
     data_version: str,
     inputs_version: str,
@@ -41,9 +44,12 @@ def fine_tune(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        settings=settings,
         seed=seed,
         device=device,
+        precision=precision,  # type: ignore[arg-type]
         checkpoints=checkpoints,
+        profile=profile,
     )
     model.metadata.update(
         framework="PyTorch",

@@ -55,10 +55,11 @@ def test_views_repeat_with_their_seed_and_differ_with_another(solar_dataset: Pat
     images = torch.from_numpy(np.array(load_images(solar_dataset, "train", 96)[:4]))
     apply = Augmenter(read_record(policy, AugmentationPolicy), 64, "bicubic")
     state = torch.random.get_rng_state()
-    first, again, other = apply(images, 1), apply(images, 1), apply(images, 2)
+    first, again, other = apply(images, range(4)), apply(images, range(4)), apply(images, range(4, 8))
     assert first.shape == (4, 64, 64, 3) and first.dtype == torch.uint8
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+    assert torch.equal(apply(images[2:], [2, 3]), first[2:])
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -69,7 +70,7 @@ def test_flips_that_are_off_never_happen(solar_dataset: Path) -> None:
     upright = choose_policy(data, measure_orientation(images.numpy(), 0), "horizontal")
     apply = Augmenter(upright, 64, "bilinear")
     for seed in range(20):
-        view = apply(images, seed).float()
+        view = apply(images, [seed]).float()
         assert view[:, 48:].mean() > view[:, :16].mean()
 
 

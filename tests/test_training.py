@@ -75,8 +75,8 @@ def test_fast_depthwise_has_the_gradients_of_the_ordinary_one(name: str) -> None
 def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for epoch in (1, 2, 3):
-        checkpoints.save(epoch, {"epoch": epoch, "weights": torch.full((100,), float(epoch))})
-    newest = tmp_path / "epoch-0003.pt"
+        checkpoints.save({"epoch": epoch, "weights": torch.full((100,), float(epoch))}, epoch)
+    newest = tmp_path / "epoch-0003-000000.pt"
     newest.write_bytes(newest.read_bytes()[:200])
     state = checkpoints.latest()
     assert state is not None and state["epoch"] == 2
@@ -118,8 +118,8 @@ def test_interrupted_training_ends_with_the_same_weights(
     whole = train("whole")
     save = Checkpoints.save
 
-    def save_and_stop(self: Checkpoints, epoch: int, state: dict[str, object]) -> None:
-        save(self, epoch, state)
+    def save_and_stop(self: Checkpoints, state: dict[str, object], epoch: int, step: int = 0) -> None:
+        save(self, state, epoch, step)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

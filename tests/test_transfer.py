@@ -10,6 +10,7 @@ from graftline.records import AugmentationPolicy, Interval, ProbeEvidence, Trans
 from graftline.transfer.evidence import BackboneEvidence
 from graftline.transfer.plans import rank_plans
 from graftline.transfer.rules import rank_strategies
+from graftline.transfer.settings import change_plan
 from graftline.transfer.strategies import make_stages
 
 
@@ -64,7 +65,7 @@ def test_stages_unfreeze_from_the_head_down() -> None:
 
 def test_other_numbers_of_epochs_are_spread_over_the_stages() -> None:
     plan = rank_plans([_evidence("tf_efficientnet_lite0", 0.8, 4)], 1500, "progressive_unfreezing")[0]
-    changed = plan.with_changes(epochs=8, batch_size=0, learning_rate=0.0)
+    changed = change_plan(plan, epochs=8)
     assert sum(changed.stage_epochs) == 8
     assert changed.batch_size == plan.batch_size
 

@@ -15,7 +15,8 @@ from graftline.files import sha256_bytes, sha256_file, write_atomic
 
 RECORD_FILE = "record.json"
 Strategy = Literal["feature_extraction", "fine_tuning", "progressive_unfreezing"]
-Schedule = Literal["constant", "cosine", "warm_restarts", "plateau"]
+Schedule = Literal["constant", "cosine", "warm_restarts", "one_cycle", "plateau"]
+Balance = Literal["none", "class_weights", "sampling"]
 R = TypeVar("R", bound="Record")
 
 
@@ -189,6 +190,17 @@ class TransferPlan(_Part):
         weight_decay: Decoupled weight decay, not applied to norms and biases.
         label_smoothing: In [0, 1).
         ema_decay: Of the moving average of the weights that is kept, in [0, 1); 0: the weights themselves.
+        group_rates: Explicit peak rate of each layer group from stem to head, in place of the decay; empty: the decay.
+        dropout: Before the head, in [0, 1).
+        drop_path: Stochastic depth, where the backbone has it, in [0, 1).
+        mixup: Alpha of MixUp (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"); 0: none.
+        cutmix: Alpha of CutMix (Yun et al. 2019, "CutMix"); 0: none; with both, each batch draws one of the two.
+        l2_sp: Strength of the pull towards the pretrained weights (Li et al. 2018, "Explicit Inductive Bias for
+            Transfer Learning with Convolutional Networks"); 0: none.
+        balance: Against rare classes: weights in the loss, or drawing images of every class equally often.
+        patience: Epochs without a lower validation loss after which training ends; 0: never early.
+        accumulation: Parts that a batch is computed in, one after the other, to save memory; the result is the same.
+        from_scratch: Random weights instead of pretrained ones.
         stage_epochs: Progressive unfreezing only: epochs of each stage from head to stem; sums to `epochs`.
         evidence: The probe's measurement, when one was made.
         reasons: Why, in plain words.
@@ -197,38 +209,29 @@ class TransferPlan(_Part):
     backbone: str
     strategy: Strategy
     image_size: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    layer_decay: float
-    frozen_groups: int
+    epochs: int = Field(ge=0)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    layer_decay: float = Field(gt=0, le=1)
+    frozen_groups: int = Field(ge=0)
     schedule: Schedule
-    warmup_steps: int
-    weight_decay: float
-    label_smoothing: float
-    ema_decay: float = 0.0
+    warmup_steps: int = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    label_smoothing: float = Field(ge=0, lt=1)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    group_rates: list[float] = Field(default_factory=list)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    l2_sp: float = Field(default=0.0, ge=0)
+    balance: Balance = "none"
+    patience: int = Field(default=0, ge=0)
+    accumulation: int = Field(default=1, ge=1)
+    from_scratch: bool = False
     stage_epochs: list[int] = Field(default_factory=list)
     evidence: ProbeEvidence | None = None
     reasons: list[str]
-
-    def with_changes(self, epochs: int, batch_size: int, learning_rate: float) -> Self:
-        """Returns the plan with the given settings in place of its own; zeros change nothing.
-
-        Another number of epochs is spread over the plan's stages.
-        """
-        changes: dict[str, object] = {"batch_size": batch_size, "learning_rate": learning_rate}
-        changes = {name: value for name, value in changes.items() if value}
-        if epochs and epochs != self.epochs and self.strategy != "feature_extraction":
-            changes |= {"epochs": epochs, "stage_epochs": _share_out(epochs, self.stage_epochs)}
-        return self.model_copy(update=changes)
-
-
-def _share_out(epochs: int, stages: list[int]) -> list[int]:
-    """Spreads epochs over as many stages as before; the last one gets what is left over."""
-    if not stages:
-        return []
-    each = epochs // len(stages)
-    return [each] * (len(stages) - 1) + [epochs - each * (len(stages) - 1)]
 
 
 class TransferPlans(Record):
@@ -244,6 +247,20 @@ class TransferPlans(Record):
     data_version: str
     policy: str
     plans: list[TransferPlan] = Field(min_length=1)
+
+
+class TrainingEvent(_Part):
+    """Something that a guard noticed while training.
+
+    Attributes:
+        epoch: In which epoch, 1-based; 0: before training.
+        kind: What.
+        message: In plain words.
+    """
+
+    epoch: int
+    kind: Literal["small_validation", "rate_lowered", "overfitting", "class_never_predicted", "stopped_early"]
+    message: str
 
 
 class TrainedModel(Record):
@@ -263,6 +280,7 @@ class TrainedModel(Record):
         seed: Seed of head initialisation, data order and augmentation.
         kept_epoch: Epoch whose weights were kept, 1-based (0: the solved head before any epoch).
         validation_accuracy: Of the kept weights on the validation split.
+        events: What the guards noticed.
         weights: The safetensors file.
     """
 
@@ -280,6 +298,7 @@ class TrainedModel(Record):
     seed: int
     kept_epoch: int
     validation_accuracy: Interval
+    events: list[TrainingEvent] = Field(default_factory=list)
     weights: FileEntry
 
 

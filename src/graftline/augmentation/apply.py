@@ -1,5 +1,7 @@
 """Applies an augmentation policy to batches with torchvision's v2 transforms."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
@@ -10,8 +12,8 @@ from graftline.records import AugmentationPolicy
 class Augmenter:
     """Random views of training images.
 
-    Each image of a batch gets its own draw. All randomness comes from the seed of the call, so that a resumed run sees
-    the same views as an uninterrupted one.
+    All randomness comes from the seeds of the call, one for each image, so that a resumed run sees the same views as an
+    uninterrupted one, on any number of devices.
 
     Args:
         policy: What to do.
@@ -22,20 +24,22 @@ class Augmenter:
     def __init__(self, policy: AugmentationPolicy, size: int, interpolation: str) -> None:
         self._transform = _compose(policy, size, v2.InterpolationMode(interpolation))
 
-    def __call__(self, images: Tensor, seed: int) -> Tensor:
+    def __call__(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         """Augments a batch.
 
         Args:
             images: uint8 [n, height, width, 3] RGB on the CPU.
-            seed: Any integer; the same seed gives the same views.
+            seeds: One for each image; the same seed gives the same view of the same image.
 
         Returns:
             uint8 [n, size, size, 3].
         """
+        views = []
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            views = [self._transform(image) for image in images.permute(0, 3, 1, 2)]
-        return torch.stack([view.permute(1, 2, 0) for view in views])
+            for image, seed in zip(images.permute(0, 3, 1, 2), seeds, strict=True):
+                torch.manual_seed(seed)
+                views.append(self._transform(image).permute(1, 2, 0))
+        return torch.stack(views)
 
 
 def _compose(policy: AugmentationPolicy, size: int, interpolation: v2.InterpolationMode) -> v2.Compose:

@@ -15,8 +15,10 @@ Flips = Literal["auto", "none", "horizontal", "vertical", "both"]
 _SMALL_SET = 1_000
 _GENTLE_CROP = (0.7, 1.0)
 _STRONG_CROP = (0.5, 1.0)
+_INSTRUMENT_CROP = (0.9, 1.0)
 _RATIO = (0.9, 1.1)
 _JITTER = 0.2
+_INSTRUMENT_JITTER = 0.1
 _UNTELLABLE = 0.6
 _FOLDS = 5
 _MEASURED = 500
@@ -79,9 +81,9 @@ def choose_policy(data: DataVersion, orientation: Orientation, flips: Flips = "a
         flips: "auto", or which flips leave the label as it is.
     """
     training = sum(data.counts["train"].values())
-    crop = _STRONG_CROP if training < _SMALL_SET and not data.grey else _GENTLE_CROP
+    crop = _INSTRUMENT_CROP if data.grey else _STRONG_CROP if training < _SMALL_SET else _GENTLE_CROP
     horizontal, vertical, transpose, flip_reason = _choose_flips(data.grey, orientation, flips)
-    saturation = 0.0 if data.grey else _JITTER
+    jitter = _INSTRUMENT_JITTER if data.grey else _JITTER
     return AugmentationPolicy(
         data_version=data.version,
         crop_scale=crop,
@@ -89,11 +91,11 @@ def choose_policy(data: DataVersion, orientation: Orientation, flips: Flips = "a
         horizontal_flip=horizontal,
         vertical_flip=vertical,
         transpose=transpose,
-        brightness=_JITTER,
-        contrast=_JITTER,
-        saturation=saturation,
+        brightness=jitter,
+        contrast=jitter,
+        saturation=0.0 if data.grey else jitter,
         hue=0.0,
-        reasons=[_crop_reason(crop, training, data.grey), flip_reason, _colour_reason(data.grey)],
+        reasons=[_crop_reason(crop, training), flip_reason, _colour_reason(data.grey)],
     )
 
 
@@ -112,12 +114,17 @@ def _choose_flips(grey: bool, orientation: Orientation, flips: Flips) -> tuple[f
     return 0.5, 0.0, 0.0, f"horizontal flips only: the images have an up; {told}, {turned} (--flips overrides)"
 
 
-def _crop_reason(crop: tuple[float, float], training: int, grey: bool) -> str:
-    why = "few images need stronger augmentation" if crop == _STRONG_CROP else "small objects and defects stay in view"
+def _crop_reason(crop: tuple[float, float], training: int) -> str:
+    whys = {
+        _INSTRUMENT_CROP: "grey images mostly come from instruments that frame and expose them alike",
+        _STRONG_CROP: "few images need stronger augmentation",
+        _GENTLE_CROP: "small objects and defects stay in view",
+    }
+    why = whys[crop]
     return f"random resized crop of {crop[0]:.0%} to {crop[1]:.0%} of the area ({training:,} training images): {why}"
 
 
 def _colour_reason(grey: bool) -> str:
     if grey:
-        return "brightness and contrast jitter only: every image is grey, so there is no colour to change"
+        return "slight brightness and contrast jitter only: every image is grey, so there is no colour to change"
     return "brightness, contrast and saturation jitter; hue stays, as colour may carry the label"

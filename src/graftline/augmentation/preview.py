@@ -28,7 +28,11 @@ def write_preview(path: Path, images: np.ndarray, policy: AugmentationPolicy, se
     for index, image in enumerate(images):
         original = np.asarray(Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
         batch = torch.from_numpy(np.repeat(image[None], _VIEWS, axis=0))
-        rows.append(_strip([original, *augment(batch, seed + index).numpy()], axis=1))
+        rows.append(
+            _strip(
+                [original, *augment(batch, range(seed + index * _VIEWS, seed + (index + 1) * _VIEWS)).numpy()], axis=1
+            )
+        )
     Image.fromarray(_strip(rows, axis=0)).save(path)
 
 

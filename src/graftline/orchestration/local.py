@@ -51,6 +51,7 @@ def run(
     epochs: int = 0,
     batch_size: int = 0,
     learning_rate: float = 0.0,
+    settings: str = "",
     device: str = "auto",
     tracking_uri: str = "",
     seed: int = 0,
@@ -72,6 +73,7 @@ def run(
         epochs: Passes over the training images; 0 means the plan's.
         batch_size: Images per training step; 0 means the plan's.
         learning_rate: Peak rate; 0 means the plan's.
+        settings: Other settings than the plan's, name=value separated by commas (`graftline fine_tune --help`).
         device: cpu, cuda, mps or auto.
         tracking_uri: MLflow server; empty means `MLFLOW_TRACKING_URI`, or a database in the workspace.
         seed: Seed of everything random.

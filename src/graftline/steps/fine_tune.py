@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from graftline.errors import GraftlineError
 from graftline.files import output_folder, sha256_bytes, write_atomic
+from graftline.progress import say
 from graftline.records import AugmentationPolicy, DataVersion, TrainedModel, TransferPlan, TransferPlans, read_record
 from graftline.workspace import workspace
 
@@ -23,14 +24,18 @@ def fine_tune(
     epochs: int = 0,
     batch_size: int = 0,
     learning_rate: float = 0.0,
+    settings: str = "",
     seed: int = 0,
     device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     checkpoints: str = "",
+    profile: bool = False,
 ) -> TrainedModel:
     """Trains a classifier by one of the ranked plans, with a checkpoint after every epoch.
 
-    The same call after an interruption resumes after the last checkpoint. Everything frozen is compared bit by bit with
-    the pretrained weights at the end.
+    The same call after an interruption resumes after the last checkpoint and ends with the same weights. SIGTERM writes
+    a checkpoint and ends with exit code 143. Everything frozen is compared bit by bit with the pretrained weights at
+    the end.
 
     Args:
         dataset: Folder written by version_data.
@@ -40,33 +45,50 @@ def fine_tune(
         rank: Which plan, 1 is the best.
         epochs: Passes over the training images instead of the plan's; 0 keeps the plan's.
         batch_size: Images per optimizer step instead of the plan's; 0 keeps the plan's.
-        learning_rate: Peak rate of the head instead of the plan's; 0 keeps the plan's.
+        learning_rate: Peak rate instead of the plan's; 0 keeps the plan's.
+        settings: Other settings instead of the plan's, as name=value separated by commas: schedule, warmup_steps,
+            layer_decay, group_rates, frozen_groups, stage_epochs, weight_decay, label_smoothing, ema_decay, dropout,
+            drop_path, mixup, cutmix, l2_sp, balance, patience, accumulation, from_scratch, image_size, strategy.
         seed: Of data order and augmentation.
         device: auto, cpu or cuda.
-        checkpoints: Folder for checkpoints; empty takes checkpoints/ in the workspace.
+        precision: auto takes bf16 where the hardware computes it natively.
+        checkpoints: Folder for checkpoints; empty takes checkpoints/ in the workspace, and a copy in the store when
+            GRAFTLINE_STORE is set.
+        profile: Print where the time of training went, beside the machine's measured matrix-multiply peak.
 
     Returns:
         The trained model's record.
 
     Raises:
-        GraftlineError: An input is not what it should be, or the loss is no longer a number.
+        GraftlineError: An input or a setting is not what it should be, or the loss rises however low the rate.
         WeightsError: The backbone's weights are not at hand.
         FrozenMovedError: A frozen layer changed.
+        SystemExit: SIGTERM came; a checkpoint is written.
     """
+    from graftline.storage.connect import lasting_store
     from graftline.training.checkpoints import Checkpoints
     from graftline.training.device import make_accelerator
+    from graftline.training.profile import StepTimer
+    from graftline.transfer.settings import change_plan
     from graftline.transfer.strategies import carry_out, load_transfer_data
 
     data = read_record(dataset, DataVersion)
     chosen = read_record(policy, AugmentationPolicy)
-    plan = _choose_plan(plans, data, chosen, rank).with_changes(epochs, batch_size, learning_rate)
-    parts = [data.version, chosen.sha256, plan.model_dump_json(), str(seed)]
-    saved = Checkpoints(Path(checkpoints or workspace() / "checkpoints") / sha256_bytes("\n".join(parts).encode())[:16])
-    result = carry_out(plan, chosen, load_transfer_data(dataset, plan), make_accelerator(device), saved, seed)
-    with output_folder(out) as folder:
-        record = _write(folder, result, data, chosen, plan, seed)
-    saved.clear()
-    return record
+    plan = change_plan(_choose_plan(plans, data, chosen, rank), settings, epochs, batch_size, learning_rate)
+    accelerator = make_accelerator(device, precision)
+    parts = [data.version, chosen.sha256, plan.model_dump_json(), str(seed), accelerator.mixed_precision]
+    run = Path(checkpoints or workspace() / "checkpoints") / sha256_bytes("\n".join(parts).encode())[:16]
+    saved = Checkpoints(run, None if checkpoints else lasting_store(), accelerator.is_main_process)
+    timer = StepTimer(profile, accelerator.device)
+    result = carry_out(plan, chosen, load_transfer_data(dataset, plan), accelerator, saved, seed, timer)
+    for line in timer.report(accelerator.mixed_precision) if profile else []:
+        say(line)
+    if accelerator.is_main_process:
+        with output_folder(out) as folder:
+            _write(folder, result, data, chosen, plan, seed)
+        saved.clear()
+    accelerator.wait_for_everyone()
+    return read_record(out, TrainedModel)
 
 
 def _choose_plan(plans: Path, data: DataVersion, policy: AugmentationPolicy, rank: int) -> TransferPlan:
@@ -82,14 +104,14 @@ def _choose_plan(plans: Path, data: DataVersion, policy: AugmentationPolicy, ran
 
 def _write(
     folder: Path, result: "TransferResult", data: DataVersion, policy: AugmentationPolicy, plan: TransferPlan, seed: int
-) -> TrainedModel:
+) -> None:
     from graftline.models.trained import save_weights
     from graftline.training.curves import draw_curves
 
     write_atomic(folder / "history.json", json.dumps(result.history, indent=2) + "\n")
     if len(result.history) > 1:
         draw_curves(folder / "curves.png", result.history, result.kept_epoch)
-    return TrainedModel(
+    TrainedModel(
         data_version=data.version,
         policy=policy.sha256,
         plan=plan,
@@ -103,5 +125,6 @@ def _write(
         seed=seed,
         kept_epoch=result.kept_epoch,
         validation_accuracy=result.validation_accuracy,
+        events=result.events,
         weights=save_weights(folder, result.model),
     ).write(folder)

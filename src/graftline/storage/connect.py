@@ -10,6 +10,8 @@ from graftline.storage.environment import environment
 from graftline.storage.store import Store
 from graftline.workspace import workspace
 
+_EMBEDDED = "GRAFTLINE_STORE_IS_EMBEDDED"  # set beside GRAFTLINE_STORE for child processes
+
 # What would turn the embedded server's clients elsewhere: a user's profile, session, proxy or ban on endpoints.
 _IN_THE_WAY = (
     "AWS_ENDPOINT_URL",
@@ -48,8 +50,15 @@ def connect_store(folder: Path | None = None) -> Iterator[Store]:
     store = Store(f"s3://{BUCKET}")
     with embedded_server(folder or workspace() / "store") as access:
         names: dict[str, str | None] = dict.fromkeys(_IN_THE_WAY)
-        with environment(names | access.environment | {"GRAFTLINE_STORE": store.url, "NO_PROXY": _no_proxy()}):
+        here = {"GRAFTLINE_STORE": store.url, _EMBEDDED: "1", "NO_PROXY": _no_proxy()}
+        with environment(names | access.environment | here):
             yield store
+
+
+def lasting_store() -> Store | None:
+    """Returns the user's own store, which outlives this machine; None when there is only the embedded one."""
+    value = os.environ.get("GRAFTLINE_STORE", "").strip()
+    return Store.parse(value) if value and _EMBEDDED not in os.environ else None
 
 
 def _no_proxy() -> str:

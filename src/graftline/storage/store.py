@@ -95,6 +95,18 @@ class Store:
                 raise
         return True
 
+    def delete(self, key: str) -> None:
+        """Removes what lies at `key`; nothing there is no error.
+
+        Raises:
+            StoreError: The store refuses or does not answer.
+        """
+        with clear_errors(self.url):
+            if self.is_s3:
+                self._client.delete_object(Bucket=self._bucket, Key=self._object(key))
+            else:
+                Path(self.child(key)).unlink(missing_ok=True)
+
     def check(self) -> None:
         """Makes sure that the store is there, creating a folder.
 

@@ -8,38 +8,49 @@ from typing import Any
 
 import torch
 
+from graftline.errors import StoreError
 from graftline.progress import say
+from graftline.storage.store import Store
 
 _KEPT = 2
+_MIRRORED = "latest.pt"
 
 
 class Checkpoints:
     """The last checkpoints of one training run.
 
     Args:
-        folder: Where they lie; created if missing.
+        folder: Where they lie; created if missing. Its name is that of the run.
+        store: Where a copy of the last one is kept, for machines that are taken away; None: nowhere.
+        writes: Whether this process writes; of several that train together one does.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, store: Store | None = None, writes: bool = True) -> None:
+        self._folder, self._store, self._writes = folder, store, writes
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Saves the state after `epoch` epochs and forgets all but the last two.
+    def save(self, state: dict[str, Any], epoch: int, step: int = 0) -> None:
+        """Saves the state and forgets all but the last two.
 
         Args:
-            epoch: Epochs finished.
             state: Nested dicts and lists of tensors, numbers and strings.
+            epoch: Epochs finished.
+            step: Steps made since.
         """
-        path = self._folder / f"epoch-{epoch:04d}.pt"
+        if not self._writes:
+            return
+        path = self._folder / f"epoch-{epoch:04d}-{step:06d}.pt"
         beside = path.with_suffix(".part")
         torch.save(state, beside)
         beside.replace(path)
         for old in self._paths()[:-_KEPT]:
             old.unlink()
+        self._mirror(path)
 
     def latest(self) -> dict[str, Any] | None:
         """Returns the newest readable state, None when there is none. Says so when it skips a damaged file."""
+        if not self._paths():
+            self._fetch()
         for path in reversed(self._paths()):
             try:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -50,8 +61,28 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes all checkpoints: the run is finished and its output is written."""
+        if not self._writes:
+            return
         for path in self._folder.glob("epoch-*"):
             path.unlink()
+        if self._store and self._store.exists(self._key()):
+            self._store.delete(self._key())
+
+    def _mirror(self, path: Path) -> None:
+        if not self._store:
+            return
+        try:
+            self._store.upload(path, self._key())
+        except StoreError as error:
+            say(f"the checkpoint is on this machine only: {error}")
+
+    def _fetch(self) -> None:
+        if self._store and self._store.exists(self._key()):
+            self._store.download(self._key(), self._folder / "epoch-0000-000000.pt")
+            say("continuing from the checkpoint in the store")
+
+    def _key(self) -> str:
+        return f"checkpoints/{self._folder.name}/{_MIRRORED}"
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("epoch-*.pt"))

@@ -6,21 +6,25 @@ import sys
 import torch
 from accelerate import Accelerator
 
-from graftline.errors import GraftlineError
+from graftline.errors import GraftlineError, check_choice
 
 _CHOICES = ("auto", "cpu", "cuda")
+_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # from malloc.h of the GNU C library
 
 
-def make_accelerator(device: str = "auto") -> Accelerator:
-    """Returns an accelerator with bfloat16 autocast where the hardware computes it natively.
+def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerator:
+    """Returns an accelerator: the device, the precision, and the processes that train together.
 
     Args:
         device: "auto" (a GPU when there is one), "cpu" or "cuda".
+        precision: "auto" (bfloat16 autocast where the hardware computes it natively), "fp32", "bf16", or "fp16" (with
+            loss scaling, on a GPU).
 
     Raises:
-        GraftlineError: The device is unknown or not there.
+        GraftlineError: The device or precision is unknown or not there.
     """
+    check_choice("precision", precision, _PRECISIONS)
     if device not in _CHOICES:
         raise GraftlineError(f"device {device!r} is not one of {', '.join(_CHOICES)}")
     if device == "cuda" and not torch.cuda.is_available():
@@ -28,7 +32,11 @@ def make_accelerator(device: str = "auto") -> Accelerator:
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     if on_cpu:
         _keep_freed_memory()
-    return Accelerator(cpu=on_cpu, mixed_precision="bf16" if _has_bfloat16(on_cpu) else "no")
+    if on_cpu and precision == "fp16":
+        raise GraftlineError("precision fp16 needs a GPU: on this device use auto, bf16 or fp32")
+    automatic = "bf16" if _has_bfloat16(on_cpu) else "no"
+    chosen = {"auto": automatic, "fp32": "no"}.get(precision, precision)
+    return Accelerator(cpu=on_cpu, mixed_precision=chosen)
 
 
 def is_fast_bfloat16_cpu(accelerator: Accelerator) -> bool:

@@ -1,38 +1,42 @@
-"""The one training loop: stages of trainable groups, layer-wise rates, a checkpoint after every epoch.
-
-All randomness (data order, views) follows from the seed, the epoch and the step, never from the state of a generator,
-so a resumed run repeats what an uninterrupted one would have done.
-"""
+"""The one training loop: stages of trainable groups, guards, checkpoints, the weights that validation speaks for."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from graftline.augmentation.apply import Augmenter
 from graftline.errors import GraftlineError
 from graftline.models.backbones import InputSpec
 from graftline.models.freezing import Freezer
 from graftline.models.groups import layer_groups
 from graftline.models.predict import normalise
 from graftline.progress import say, track
-from graftline.records import AugmentationPolicy, TransferPlan
+from graftline.records import TrainingEvent, TransferPlan
 from graftline.training.checkpoints import Checkpoints
+from graftline.training.guards import (
+    LossWatch,
+    RateTooHigh,
+    watch_classes,
+    watch_overfitting,
+    watch_validation_size,
+)
+from graftline.training.images import Images
+from graftline.training.interruption import PREEMPTED, Termination, caught_termination
+from graftline.training.sampling import make_batches
 from graftline.training.schedules import schedule_factor
+from graftline.training.stepper import Stepper
 
-_CLIP_NORM = 1.0
-_HEAD_SHARE = 0.2  # of the peak rate: the head is solved before the first step
 _EVALUATION_BATCH = 64
+_LOOK_EVERY = 8
 _PLATEAU_PATIENCE = 2
 _PLATEAU_FACTOR = 0.5
-_STEPS_PER_EPOCH_SEEDS = 1_000_000
+_LOWEST_FACTOR = 1 / 64
 
 
 @dataclass(frozen=True)
@@ -50,68 +54,70 @@ class Stage:
     learning_rate: float
 
 
-@dataclass(frozen=True)
-class Images:
-    """One split in memory.
-
-    Attributes:
-        pixels: uint8 [n, side, side, 3].
-        labels: int64 [n].
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
-
-
 @dataclass
 class Progress:
-    """How far a run has come; all of it is in the checkpoint."""
+    """How far a run has come; all of it is in the checkpoint.
+
+    Attributes:
+        epoch: Epochs finished.
+        step: Steps made in the present epoch.
+        losses: Sum of their losses.
+        rate_factor: Of the plan's rates; lowered by the guard and on plateaus.
+        best_loss: Lowest validation loss.
+        kept_epoch: Epoch of the kept weights.
+        kept_accuracy: Their accuracy on validation.
+        kept_weights: State of the model.
+        watch: State of the guard against rates that are too high.
+        history: One row per epoch.
+        events: What the guards found, as TrainingEvent's fields.
+    """
 
     epoch: int = 0
+    step: int = 0
+    losses: float = 0.0
+    rate_factor: float = 1.0
     best_loss: float = float("inf")
     kept_epoch: int = 0
     kept_accuracy: float = 0.0
     kept_weights: dict[str, Tensor] = field(default_factory=dict)
-    rate_factor: float = 1.0
+    watch: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
     """Trains one classifier in stages and keeps the weights that validation speaks for.
 
     Args:
-        model: Classifier on any device, its head already set.
-        plan: Batch size, decay, schedule, regularisation.
-        policy: Augmentation.
+        stepper: Makes the steps; its model's head is already set.
+        plan: Batch size, schedule, patience.
         spec: Input of the backbone.
-        train: Training images, at least as large as the plan's views.
+        train_labels: int [n], labels of the training images.
         validation: Validation images of the plan's size.
-        accelerator: Device and precision.
+        accelerator: Device, precision, processes.
         checkpoints: Where to save and resume.
-        seed: Of data order and views.
+        seed: Of the order of the images.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        stepper: Stepper,
         plan: TransferPlan,
-        policy: AugmentationPolicy,
         spec: InputSpec,
-        train: Images,
+        train_labels: np.ndarray,
         validation: Images,
         accelerator: Accelerator,
         checkpoints: Checkpoints,
         seed: int,
     ) -> None:
-        self._model = model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._plan, self._spec, self._seed = plan, spec, seed
-        self._train, self._validation = train, validation
+        self._stepper, self._plan, self._spec, self._seed = stepper, plan, spec, seed
+        self._labels, self._validation = train_labels, validation
         self._accelerator, self._checkpoints = accelerator, checkpoints
-        self._policy = policy
-        self._groups = layer_groups(model)
-        self._optimizer = _optimizer(model, plan)
-        self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay))
+        self._groups = layer_groups(stepper.model)
         self._progress = Progress()
+        self._watch = LossWatch()
+        self._pending: list[Tensor] = []
+        self._predictions = np.empty(0, dtype=np.int64)
 
     def run(self, stages: Sequence[Stage]) -> Progress:
         """Trains through all stages, resuming after the last checkpoint, and leaves the kept weights in the model.
@@ -123,73 +129,110 @@ class Trainer:
             The history and which epoch was kept (0: the start).
 
         Raises:
-            GraftlineError: The loss is no longer a number.
+            GraftlineError: The loss rises or is no number however low the rate.
             FrozenMovedError: Something frozen changed.
+            SystemExit: The process was asked to end (SIGTERM); a checkpoint is written.
         """
-        if not self._resume():
+        state = self._checkpoints.latest()
+        if state is not None:
+            self._restore(state)
+            say(f"resuming after epoch {self._progress.epoch}, step {self._progress.step}")
+        else:
+            self._note(watch_validation_size(len(self._validation.labels)))
             self._judge(self._validate())
+            if stages:
+                self._save()
         first = 0
-        for number, stage in enumerate(stages):
-            self._run_stage(number, stage, first)
-            first += stage.epochs
-        self._model.load_state_dict(self._progress.kept_weights)
+        with caught_termination() as termination:
+            for number, stage in enumerate(stages):
+                self._run_stage(number, stage, first, termination)
+                first += stage.epochs
+        self._stepper.model.load_state_dict(self._progress.kept_weights)
         return self._progress
 
-    def _run_stage(self, number: int, stage: Stage, first: int) -> None:
-        if self._progress.epoch >= first + stage.epochs:
+    def _run_stage(self, number: int, stage: Stage, first: int, termination: Termination) -> None:
+        last = first + stage.epochs
+        if self._progress.epoch >= last:
             return
-        freezer = Freezer(self._model, self._groups, stage.frozen_groups)
-        for epoch in range(max(first, self._progress.epoch), first + stage.epochs):
-            started = time.perf_counter()
-            freezer.train_mode()
-            loss, images = self._train_epoch(stage, epoch, epoch - first)
-            seconds = time.perf_counter() - started
-            self._progress.epoch = epoch + 1
-            rates = {"stage": number + 1, "learning_rate": max(group["lr"] for group in self._optimizer.param_groups)}
-            speed = {"seconds": seconds, "images_per_second": images / seconds}
-            self._judge({"train_loss": loss, **self._validate(), **rates, **speed})
+        freezer = Freezer(self._stepper.model, self._groups, stage.frozen_groups)
+        self._stepper.prepare()
+        while self._progress.epoch < last:
+            try:
+                row = self._run_epoch(stage, first, freezer, termination)
+            except RateTooHigh as reason:
+                self._go_back(reason)
+                continue
             freezer.check()
+            self._judge({**row, "stage": number + 1})
+            if self._is_out_of_patience(first):
+                self._progress.epoch = last
             self._save()
 
-    def _train_epoch(self, stage: Stage, epoch: int, epoch_in_stage: int) -> tuple[float, int]:
-        """Returns the mean loss and the number of images seen."""
-        augment = Augmenter(self._policy, self._plan.image_size, self._spec.interpolation)
-        batches = list(_batches(len(self._train.labels), self._plan.batch_size, [self._seed, epoch]))
-        total = torch.zeros((), device=self._accelerator.device)
-        for index, batch in enumerate(track(batches, f"epoch {epoch + 1} of {self._plan.epochs}")):
-            self._set_rates(stage, epoch_in_stage * len(batches) + index, stage.epochs * len(batches))
-            views = augment(torch.from_numpy(self._train.pixels[batch]), _view_seed(self._seed, epoch, index))
-            total += self._step(views, torch.from_numpy(self._train.labels[batch]))
-        mean = total.item() / len(batches)
-        if not np.isfinite(mean):
-            raise GraftlineError(
-                f"the training loss is {mean} in epoch {epoch + 1}: the learning rate {stage.learning_rate:g} is too "
-                f"high, run again with --learning_rate {stage.learning_rate / 4:g}"
-            )
-        return mean, sum(map(len, batches))
+    def _run_epoch(self, stage: Stage, first: int, freezer: Freezer, termination: Termination) -> dict[str, float]:
+        """Trains to the end of the present epoch and measures it."""
+        progress, started, start = self._progress, time.perf_counter(), self._progress.step
+        freezer.train_mode()
+        balanced = self._plan.balance == "sampling"
+        batches = make_batches(self._labels, self._plan.batch_size, self._seed, progress.epoch, balanced)
+        title = f"epoch {progress.epoch + 1} of {self._plan.epochs}"
+        for batch in track(batches[start:], title):
+            self._set_rate(stage, (progress.epoch - first) * len(batches) + progress.step, stage.epochs * len(batches))
+            self._pending.append(self._stepper.step(batch, progress.epoch, progress.step))
+            progress.step += 1
+            if len(self._pending) >= _LOOK_EVERY:
+                self._look()
+            if self._is_asked(termination) and progress.step < len(batches):
+                self._look()
+                self._save()
+                say(f"asked to end: saved after step {progress.step} of epoch {progress.epoch + 1}")
+                raise SystemExit(PREEMPTED)
+        self._look()
+        images = sum(map(len, batches[start:]))
+        seconds = time.perf_counter() - started
+        mean = progress.losses / len(batches)
+        progress.epoch, progress.step, progress.losses = progress.epoch + 1, 0, 0.0
+        speed = {"seconds": seconds, "images_per_second": images / seconds}
+        rate = max(group["lr"] for group in self._stepper.optimizer.param_groups)
+        return {"train_loss": mean, **self._validate(), "learning_rate": rate, **speed}
 
-    def _step(self, views: Tensor, labels: Tensor) -> Tensor:
-        """Makes one optimizer step and returns the detached loss."""
-        device = self._accelerator.device
-        inputs = normalise(views.to(device), self._spec.mean, self._spec.std)
-        with self._accelerator.autocast():
-            logits = self._model(inputs)
-        loss = functional.cross_entropy(logits.float(), labels.to(device), label_smoothing=self._plan.label_smoothing)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._accelerator.backward(loss)
-        nn.utils.clip_grad_norm_(self._model.parameters(), _CLIP_NORM)
-        self._optimizer.step()
-        self._average.update_parameters(self._model)
-        return loss.detach()
+    def _look(self) -> None:
+        """Reads the losses of the last steps; not at every step, as reading waits for a GPU."""
+        losses = [loss.item() for loss in self._pending]
+        self._pending.clear()
+        for loss in losses:
+            self._watch.add(loss)
+            self._progress.losses += loss
 
-    def _set_rates(self, stage: Stage, step: int, steps: int) -> None:
+    def _set_rate(self, stage: Stage, step: int, steps: int) -> None:
         factor = schedule_factor(self._plan.schedule, step, steps, min(self._plan.warmup_steps, steps // 4))
-        for group in self._optimizer.param_groups:
-            group["lr"] = stage.learning_rate * factor * group["scale"] * self._progress.rate_factor
+        self._stepper.set_rate(stage.learning_rate * factor * self._progress.rate_factor)
+
+    def _is_asked(self, termination: Termination) -> bool:
+        """Whether any of the processes was asked to end: all of them must save at the same step."""
+        if self._accelerator.num_processes == 1:
+            return termination.asked
+        asked = torch.tensor(float(termination.asked), device=self._accelerator.device)
+        return bool(self._accelerator.reduce(asked, reduction="sum").item())
+
+    def _go_back(self, reason: RateTooHigh) -> None:
+        """Returns to the last checkpoint and goes on from there at half the rate."""
+        factor = self._progress.rate_factor / 2
+        if factor < _LOWEST_FACTOR:
+            raise GraftlineError(
+                f"{reason}, even at {2 * factor:g} of the learning rate: look at the data and its labels"
+            )
+        state = self._checkpoints.latest()
+        assert state is not None, "a run starts with a checkpoint"
+        epoch = self._progress.epoch + 1
+        self._restore(state)
+        self._progress.rate_factor = factor
+        message = f"{reason}: back to the end of epoch {self._progress.epoch}, on at {factor:g} of the planned rates"
+        self._note([TrainingEvent(epoch=epoch, kind="rate_lowered", message=message)])
+        self._save()
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:
-        model = self._average.module.eval()
+        model = self._stepper.average.module.eval()
         labels = torch.from_numpy(self._validation.labels)
         logits = []
         for start in range(0, len(labels), _EVALUATION_BATCH):
@@ -198,9 +241,10 @@ class Trainer:
                 inputs = normalise(batch.to(self._accelerator.device), self._spec.mean, self._spec.std)
                 logits.append(model(inputs).float().cpu())
         scores = torch.cat(logits)
+        self._predictions = scores.argmax(1).numpy()
         return {
             "validation_loss": functional.cross_entropy(scores, labels).item(),
-            "validation_accuracy": (scores.argmax(1) == labels).float().mean().item(),
+            "validation_accuracy": float((self._predictions == self._validation.labels).mean()),
         }
 
     def _judge(self, row: dict[str, float]) -> None:
@@ -214,62 +258,44 @@ class Trainer:
         if row["validation_loss"] <= progress.best_loss:
             progress.best_loss = row["validation_loss"]
             progress.kept_accuracy, progress.kept_epoch = accuracy, progress.epoch
-            progress.kept_weights = {n: t.detach().cpu().clone() for n, t in self._average.module.state_dict().items()}
+            state = self._stepper.average.module.state_dict()
+            progress.kept_weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
         if self._plan.schedule == "plateau" and self._stalled():
             progress.rate_factor *= _PLATEAU_FACTOR
             say(f"validation loss has stalled: the learning rate is now {progress.rate_factor:g} of its start")
         losses = f"validation accuracy {accuracy:.4f}, loss {row['validation_loss']:.4f}"
         say(f"epoch {progress.epoch} of {self._plan.epochs}: {losses}" if progress.epoch else f"solved head: {losses}")
+        self._note(watch_classes(progress.epoch, self._predictions, self._validation.labels))
+        self._note(watch_overfitting(progress.history))
+
+    def _note(self, events: Sequence[TrainingEvent]) -> None:
+        """Says and remembers what a guard found, each kind once (a lowered rate every time)."""
+        known = {event["kind"] for event in self._progress.events}
+        for event in events:
+            if event.kind == "rate_lowered" or event.kind not in known:
+                say(event.message)
+                self._progress.events.append(event.model_dump())
 
     def _stalled(self) -> bool:
         losses = [row["validation_loss"] for row in self._progress.history]
         return len(losses) > _PLATEAU_PATIENCE and min(losses[-_PLATEAU_PATIENCE:]) > self._progress.best_loss
 
-    def _save(self) -> None:
-        state: dict[str, Any] = {
-            "model": self._model.state_dict(),
-            "average": self._average.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "progress": vars(self._progress),
-        }
-        self._checkpoints.save(self._progress.epoch, state)
-
-    def _resume(self) -> bool:
-        state = self._checkpoints.latest()
-        if state is None:
+    def _is_out_of_patience(self, first: int) -> bool:
+        waited = self._progress.epoch - max(first, self._progress.kept_epoch)
+        if not self._plan.patience or waited < self._plan.patience:
             return False
-        self._model.load_state_dict(state["model"])
-        self._average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._progress = Progress(**state["progress"])
-        say(f"resuming after epoch {self._progress.epoch}")
+        message = f"the validation loss has not fallen for {waited} epochs: the stage ends"
+        self._note([TrainingEvent(epoch=self._progress.epoch, kind="stopped_early", message=message)])
         return True
 
+    def _save(self) -> None:
+        self._progress.watch = self._watch.state()
+        state = {**self._stepper.state(), "progress": vars(self._progress)}
+        self._checkpoints.save(state, self._progress.epoch, self._progress.step)
+        self._accelerator.wait_for_everyone()
 
-def _optimizer(model: nn.Module, plan: TransferPlan) -> torch.optim.Optimizer:
-    """AdamW with one scale per layer group (layer-wise decay towards the stem) and no decay on norms and biases.
-
-    All groups are in it from the start, so that its state carries over when more layers are unfrozen.
-    """
-    parameters = dict(model.named_parameters())
-    settings: list[dict[str, Any]] = []
-    for distance, group in enumerate(reversed(layer_groups(model))):
-        scale = plan.layer_decay ** (distance - 1) if distance else _HEAD_SHARE
-        for decays in (True, False):
-            chosen = [parameters[name] for name in group.parameters if (parameters[name].ndim > 1) == decays]
-            if chosen:
-                decay = plan.weight_decay if decays else 0.0
-                settings.append({"params": chosen, "scale": scale, "weight_decay": decay})
-    return torch.optim.AdamW(settings, lr=plan.learning_rate)
-
-
-def _batches(images: int, batch_size: int, seed: Sequence[int]) -> Iterator[np.ndarray]:
-    """Yields shuffled indices; a last incomplete batch is left out unless it is the only one."""
-    order = np.random.default_rng(seed).permutation(images)
-    whole = max(1, images // batch_size)
-    for index in range(whole):
-        yield np.sort(order[index * batch_size : (index + 1) * batch_size])
-
-
-def _view_seed(seed: int, epoch: int, index: int) -> int:
-    return (seed * 1_000 + epoch) * _STEPS_PER_EPOCH_SEEDS + index
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._stepper.load(state)
+        self._progress = Progress(**state["progress"])
+        self._watch = LossWatch(**self._progress.watch)
+        self._pending.clear()

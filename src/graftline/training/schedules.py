@@ -6,6 +6,8 @@ from graftline.records import Schedule
 
 FINAL_SHARE = 0.01
 _FIRST_CYCLES = 3
+_RISING_SHARE = 0.3
+_ONE_CYCLE_START = 0.04
 
 
 def warmup_factor(step: int, warmup_steps: int) -> float:
@@ -17,6 +19,7 @@ def schedule_factor(schedule: Schedule, step: int, total_steps: int, warmup_step
     """Returns the factor of the peak rate at an optimizer step.
 
     Cosine annealing and warm restarts follow Loshchilov and Hutter (2017), "SGDR"; the cycles double in length.
+    One-cycle follows Smith and Topin (2018), "Super-Convergence": up over the first 30 %, down to nearly nothing.
     "plateau" is constant here: the loop lowers the peak itself when validation stops to improve.
 
     Args:
@@ -35,11 +38,19 @@ def schedule_factor(schedule: Schedule, step: int, total_steps: int, warmup_step
         return _cosine(done / span)
     if schedule == "warm_restarts":
         return _cosine(_place_in_cycle(done, span))
+    if schedule == "one_cycle":
+        return _one_cycle(done / span)
     return 1.0
 
 
 def _cosine(share: float) -> float:
     return FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def _one_cycle(share: float) -> float:
+    if share < _RISING_SHARE:
+        return 1 - (1 - _ONE_CYCLE_START) * 0.5 * (1 + math.cos(math.pi * share / _RISING_SHARE))
+    return _cosine((share - _RISING_SHARE) / (1 - _RISING_SHARE))
 
 
 def _place_in_cycle(done: int, span: int) -> float:

@@ -4,23 +4,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from torch import nn
 
 from graftline.data.dataset import load_images, open_split
+from graftline.errors import GraftlineError
 from graftline.intervals import wilson
-from graftline.models.backbones import InputSpec, build_backbone, input_spec
+from graftline.models.backbones import InputSpec, build_backbone, build_empty, input_spec
 from graftline.models.folding import folded_norms
 from graftline.models.freezing import Freezer
 from graftline.models.groups import layer_groups
 from graftline.models.weights import head_name
-from graftline.records import AugmentationPolicy, DataVersion, Interval, TransferPlan, read_record
+from graftline.records import AugmentationPolicy, DataVersion, Interval, TrainingEvent, TransferPlan, read_record
 from graftline.training.checkpoints import Checkpoints
 from graftline.training.depthwise import speed_up_depthwise
 from graftline.training.device import is_fast_bfloat16_cpu
 from graftline.training.features import FeatureKey, cached_features
-from graftline.training.loop import Images, Stage, Trainer
+from graftline.training.images import Images
+from graftline.training.loop import Progress, Stage, Trainer
 from graftline.training.probe import cross_validate, set_head, solve_head
+from graftline.training.profile import StepTimer
+from graftline.training.stepper import Stepper
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class TransferResult:
         kept_epoch: 0: the solved head.
         validation_accuracy: Of the kept weights.
         history: One row per epoch.
+        events: What the guards found.
     """
 
     model: nn.Module
@@ -61,6 +67,7 @@ class TransferResult:
     kept_epoch: int
     validation_accuracy: Interval
     history: list[dict[str, float]] = field(default_factory=list)
+    events: list[TrainingEvent] = field(default_factory=list)
 
 
 def load_transfer_data(dataset: Path, plan: TransferPlan) -> TransferData:
@@ -93,6 +100,7 @@ def carry_out(
     accelerator: Accelerator,
     checkpoints: Checkpoints,
     seed: int,
+    timer: StepTimer | None = None,
 ) -> TransferResult:
     """Transfers a backbone to the data.
 
@@ -107,27 +115,60 @@ def carry_out(
         accelerator: Device and precision.
         checkpoints: Where to save and resume.
         seed: Of folds, data order and views.
+        timer: Where to add up the seconds of training.
 
     Raises:
+        GraftlineError: A setting of the plan does not fit the backbone, or the loss rises however low the rate.
         WeightsError: The backbone's weights are not at hand.
         FrozenMovedError: Something frozen changed.
     """
-    model, weights = build_backbone(plan.backbone, data.classes)
-    spec = input_spec(plan.backbone)
-    _solve_head(model, weights, plan, spec, data, accelerator, seed)
-    groups = layer_groups(model)
+    model, weights = _build(plan, data, seed)
+    spec, groups = input_spec(plan.backbone), layer_groups(model)
+    if plan.group_rates and len(plan.group_rates) != len(groups):
+        raise GraftlineError(f"group_rates has {len(plan.group_rates)} rates, {plan.backbone} has {len(groups)} groups")
+    if not plan.from_scratch:
+        with accelerator.main_process_first():  # the others read its cached features
+            _solve_head(model, weights, plan, spec, data, accelerator, seed)
     stages = make_stages(plan, len(groups))
     never_trained = Freezer(model, groups, min((stage.frozen_groups for stage in stages), default=len(groups) - 1))
     with folded_norms(model, never_trained.modules):
-        if is_fast_bfloat16_cpu(accelerator):
-            speed_up_depthwise(model)
-        train = Images(data.large, data.train.labels)
-        trainer = Trainer(model, plan, policy, spec, train, data.validation, accelerator, checkpoints, seed)
-        progress = trainer.run(stages)
+        progress = _train(model, plan, policy, data, accelerator, checkpoints, seed, stages, timer or StepTimer())
     never_trained.check()
     images = len(data.validation.labels)
     accuracy = wilson(round(progress.kept_accuracy * images), images)
-    return TransferResult(model.cpu(), spec, weights, progress.kept_epoch, accuracy, progress.history)
+    events = [TrainingEvent.model_validate(event) for event in progress.events]
+    return TransferResult(model.cpu(), spec, weights, progress.kept_epoch, accuracy, progress.history, events)
+
+
+def _build(plan: TransferPlan, data: TransferData, seed: int) -> tuple[nn.Module, str]:
+    """Returns the model and the name of the weights it starts from."""
+    torch.manual_seed(seed)
+    if plan.from_scratch:
+        model = build_empty(plan.backbone, data.classes, plan.dropout, plan.drop_path)
+        return model, f"random, seed {seed}"
+    return build_backbone(plan.backbone, data.classes, plan.dropout, plan.drop_path)
+
+
+def _train(
+    model: nn.Module,
+    plan: TransferPlan,
+    policy: AugmentationPolicy,
+    data: TransferData,
+    accelerator: Accelerator,
+    checkpoints: Checkpoints,
+    seed: int,
+    stages: list[Stage],
+    timer: StepTimer,
+) -> Progress:
+    """Runs the loop on the model, in place."""
+    if is_fast_bfloat16_cpu(accelerator):
+        speed_up_depthwise(model)
+    model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    spec, train = input_spec(plan.backbone), Images(data.large, data.train.labels)
+    stepper = Stepper(model, plan, policy, spec, train, accelerator, seed, timer)
+    trainer = Trainer(stepper, plan, spec, train.labels, data.validation, accelerator, checkpoints, seed)
+    with timer.whole():
+        return trainer.run(stages)
 
 
 def make_stages(plan: TransferPlan, groups: int) -> list[Stage]:

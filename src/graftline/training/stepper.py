@@ -1,0 +1,168 @@
+"""One optimizer step on one batch: views, mixing, loss, gradients, weights and their moving average."""
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from graftline.augmentation.apply import Augmenter
+from graftline.models.backbones import InputSpec
+from graftline.models.predict import normalise
+from graftline.records import AugmentationPolicy, TransferPlan
+from graftline.training.images import Images
+from graftline.training.mixing import Mix, draw_mix, mix_images
+from graftline.training.optimizer import StartingPoint, make_optimizer
+from graftline.training.profile import StepTimer
+from graftline.training.sampling import balanced_weights, view_seeds
+
+_CLIP_NORM = 1.0
+
+
+class Stepper:
+    """Steps a model through batches; on several devices each computes its part of every batch.
+
+    A batch is cut into as many parts as there are devices and accumulated passes. Each part's loss counts by its number
+    of images, so the step is the same however it was cut.
+
+    Args:
+        model: Classifier on the accelerator's device.
+        plan: Loss, regularisation, rates.
+        policy: Augmentation.
+        spec: Input of the backbone.
+        train: Training images.
+        accelerator: Device, precision, processes.
+        seed: Of the views.
+        timer: Where the seconds go.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: TransferPlan,
+        policy: AugmentationPolicy,
+        spec: InputSpec,
+        train: Images,
+        accelerator: Accelerator,
+        seed: int,
+        timer: StepTimer,
+    ) -> None:
+        self.model = self._parallel = model
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay))
+        self.optimizer = accelerator.prepare_optimizer(make_optimizer(model, plan))
+        self._plan, self._spec, self._train, self._seed = plan, spec, train, seed
+        self._accelerator, self._timer = accelerator, timer
+        self._augment = Augmenter(policy, plan.image_size, spec.interpolation)
+        self._start = StartingPoint(model, plan.l2_sp)
+        self._class_weights = self._make_class_weights()
+
+    def state(self) -> dict[str, Any]:
+        """Returns all that changes from step to step."""
+        scaler = self._accelerator.scaler
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes over what `state` returned."""
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self._accelerator.scaler.load_state_dict(state["scaler"])
+
+    def prepare(self) -> None:
+        """Connects the devices for the parameters that train now; to be called when frozen layers have changed."""
+        self._timer.new_stage()
+        if self._accelerator.num_processes > 1:
+            self._parallel = DistributedDataParallel(self.model)
+
+    def set_rate(self, rate: float) -> None:
+        """Sets the rate of every group to its share of the peak `rate`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+
+    def step(self, batch: np.ndarray, epoch: int, number: int) -> Tensor:
+        """Makes one optimizer step.
+
+        Args:
+            batch: int [n] indices of training images.
+            epoch: From 0.
+            number: Of the batch in the epoch.
+
+        Returns:
+            The detached loss, a scalar, averaged over the batch.
+        """
+        mix = draw_mix(self._plan.mixup, self._plan.cutmix, view_seeds(self._seed, epoch, number, [0], len(batch))[0])
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self._accelerator.device)
+        parts = self._my_parts(len(batch))
+        for index, places in enumerate(parts):
+            with self._no_sync() if index + 1 < len(parts) else contextlib.nullcontext():
+                loss = self._loss(batch, places, epoch, number, mix)
+                with self._timer.section("backward"):
+                    self._accelerator.backward(loss * self._accelerator.num_processes)
+            total += loss.detach()
+        with self._timer.section("optimizer"):
+            self._update()
+        return self._accelerator.reduce(total, reduction="sum")
+
+    def _my_parts(self, images: int) -> list[np.ndarray]:
+        """Returns the places in the batch that this process computes, cut into its passes."""
+        mine = np.array_split(np.arange(images), self._accelerator.num_processes)[self._accelerator.process_index]
+        return np.array_split(mine, self._plan.accumulation)
+
+    def _no_sync(self) -> contextlib.AbstractContextManager[None]:
+        parallel = self._parallel
+        return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else contextlib.nullcontext()
+
+    def _loss(self, batch: np.ndarray, places: np.ndarray, epoch: int, number: int, mix: Mix | None) -> Tensor:
+        """Returns this part's share of the batch's mean loss."""
+        inputs, labels = self._inputs(batch, places, epoch, number)
+        share = 1.0
+        if mix is not None:
+            partners = (places + 1) % len(batch)
+            others, other_labels = self._inputs(batch, partners, epoch, number)
+            inputs, share = mix_images(inputs, others, mix)
+        with self._timer.section("forward"), self._accelerator.autocast():
+            logits = self._parallel(inputs)
+        loss = share * self._cross_entropy(logits.float(), labels)
+        if mix is not None:
+            loss = loss + (1 - share) * self._cross_entropy(logits.float(), other_labels)
+        return loss / len(batch)
+
+    def _inputs(self, batch: np.ndarray, places: np.ndarray, epoch: int, number: int) -> tuple[Tensor, Tensor]:
+        seeds = view_seeds(self._seed, epoch, number, places.tolist(), self._plan.batch_size)
+        chosen = batch[places]
+        device = self._accelerator.device
+        with self._timer.section("augment"):
+            views = self._augment(torch.from_numpy(self._train.pixels[chosen]), seeds)
+            inputs = normalise(views.to(device), self._spec.mean, self._spec.std)
+        return inputs, torch.from_numpy(self._train.labels[chosen]).to(device)
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns the sum over images; class weights are 1 on average over the training images."""
+        losses = functional.cross_entropy(logits, labels, label_smoothing=self._plan.label_smoothing, reduction="none")
+        if self._class_weights is not None:
+            losses = losses * self._class_weights[labels]
+        return losses.sum()
+
+    def _make_class_weights(self) -> Tensor | None:
+        if self._plan.balance != "class_weights":
+            return None
+        weights = balanced_weights(self._train.labels, int(self._train.labels.max()) + 1)
+        return torch.from_numpy(weights).to(self._accelerator.device)
+
+    def _update(self) -> None:
+        self._start.add_pull()
+        self._accelerator.clip_grad_norm_(self.model.parameters(), _CLIP_NORM)
+        self.optimizer.step()
+        self.average.update_parameters(self.model)

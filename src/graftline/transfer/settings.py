@@ -1,0 +1,79 @@
+"""Changes that a user makes to a plan: `dropout=0.2,mixup=0.2`."""
+
+import difflib
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from graftline.errors import GraftlineError
+from graftline.records import TransferPlan
+
+_NOT_CHANGEABLE = {"backbone", "evidence", "reasons"}
+
+
+def change_plan(
+    plan: TransferPlan, settings: str = "", epochs: int = 0, batch_size: int = 0, learning_rate: float = 0.0
+) -> TransferPlan:
+    """Returns the plan with some settings in place of its own.
+
+    Another number of epochs is spread over the plan's stages.
+
+    Args:
+        plan: What select_strategy chose.
+        settings: `name=value` separated by commas, names as in TransferPlan; lists are written `[1;2;3]`.
+        epochs: Passes over the training images; 0 changes nothing.
+        batch_size: Images per optimizer step; 0 changes nothing.
+        learning_rate: Peak rate; 0 changes nothing.
+
+    Raises:
+        GraftlineError: A name is unknown, or a value is out of its range; the message says what is possible.
+    """
+    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    changes: dict[str, Any] = {**_parse(settings), **{name: value for name, value in given.items() if value}}
+    wanted = int(changes.get("epochs", plan.epochs))
+    if plan.strategy == "feature_extraction":
+        changes.pop("epochs", None)
+    elif wanted != plan.epochs and "stage_epochs" not in changes:
+        changes["stage_epochs"] = _share_out(wanted, plan.stage_epochs)
+    try:
+        return TransferPlan.model_validate({**plan.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise GraftlineError(
+            f"the setting {first['loc'][0]}={first['input']} is not possible: {first['msg']}"
+        ) from None
+
+
+def _parse(settings: str) -> dict[str, Any]:
+    changes = {}
+    for part in filter(None, (part.strip() for part in settings.split(","))):
+        name, equals, value = part.partition("=")
+        name = name.strip().replace("-", "_")
+        known = set(TransferPlan.model_fields) - _NOT_CHANGEABLE
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+            raise GraftlineError(f"a plan has no setting {name!r}: {hint}")
+        if not equals:
+            raise GraftlineError(f"the setting {name} has no value: write {name}=VALUE")
+        changes[name] = _value(value.strip())
+    return changes
+
+
+def _value(text: str) -> Any:
+    """Reads a number, a list or a truth value as JSON; anything else is a word."""
+    try:
+        return json.loads(
+            text.replace(";", ",").lower() if text.lower() in ("true", "false") else text.replace(";", ",")
+        )
+    except ValueError:
+        return text
+
+
+def _share_out(epochs: int, stages: list[int]) -> list[int]:
+    """Spreads epochs over as many stages as before; the last one gets what is left over."""
+    if not stages:
+        return []
+    each = epochs // len(stages)
+    return [each] * (len(stages) - 1) + [epochs - each * (len(stages) - 1)]
