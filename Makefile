@@ -43,7 +43,7 @@ lint: $(READY) ## style, types, import direction, Dockerfile
 	@$(BIN)/hadolint docker/Dockerfile
 
 bench: $(READY) ## measure, and print the figures that the documents show
-	@for script in benchmarks/*.py; do [ -f "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script"; done
+	@for script in benchmarks/[a-z]*.py; do [ -f "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script"; done
 
 images: ## build the container images graftline:VERSION-cpu and -cuda (CONTAINERS=podman works too)
 	@for target in cpu cuda; do $(CONTAINERS) build --file docker/Dockerfile --target "$$target" \
@@ -52,5 +52,5 @@ images: ## build the container images graftline:VERSION-cpu and -cuda (CONTAINER
 
 lock: $(READY) ## resolve requirements.lock again, after a change of dependencies in pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
-	@$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate --upgrade \
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --no-header --no-annotate --upgrade \
 		pyproject.toml --output-file requirements.lock

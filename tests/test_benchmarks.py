@@ -1,0 +1,64 @@
+"""The benchmarks run and their figures hang together: tiny images, no claim about speed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(script: str, *arguments: str | Path) -> str:
+    command = [sys.executable, ROOT / "benchmarks" / script, *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
+
+
+@pytest.mark.slow
+def test_training_benchmark_measures_all_contenders(tmp_path: Path) -> None:
+    out = tmp_path / "training.json"
+    shown = run("training.py", "--smoke", "--out", out)
+    result = json.loads(out.read_text())
+    names = ["graftline", "tutorial"] if result["skipped"] else ["graftline", "tutorial", "fastai"]
+    assert [list(result[part]) for part in ("images_per_second", "trained", "memory")] == [names] * 3
+    assert all(len(rounds) == 1 and rounds[0] > 0 for rounds in result["images_per_second"].values())
+    for trained in result["trained"].values():
+        assert 0 <= trained["training"]["right"] <= result["images"]["test"]
+        seconds = [point[0] for point in trained["training"]["curve"]]
+        assert seconds[0] > 0 and seconds == sorted(seconds)
+        assert trained["training"]["seconds"] >= seconds[-1] - 1e-6
+    assert {name: each["features"]["extrapolated"] for name, each in result["trained"].items()} == {
+        name: name != "graftline" for name in names
+    }
+    assert list(result["memory_by_images"]) == ["8", "160"]
+    for line in ("images/s, all layers", "test accuracy (95 %", "seconds to 0.85", "peak memory", *result["skipped"]):
+        assert line in shown
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is measured on Linux only")
+def test_peak_memory_is_that_of_the_process_and_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from _common import PeakMemory
+
+    child = "x = bytearray(200_000_000); print('ready', flush=True); input()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", parent], text=True, **pipes) as process:
+        watch = PeakMemory(process.pid)
+        assert process.stdout and process.stdout.readline() == "ready\n"
+        peaks = watch.peaks()
+        watch.stop()
+        process.communicate("\n")
+    assert 200e6 < peaks["own"] < 300e6
+    assert peaks["resident"] < 100e6
+
+
+@pytest.mark.slow
+def test_memory_benchmark_compares_both_modes() -> None:
+    shown = run("memory.py", "--rounds", "1", "--steps", "1", "--side", "64", "--batch", "4")
+    kept, given_back, ratio = shown.splitlines()
+    assert kept.startswith("freed memory kept") and given_back.startswith("freed memory given back")
+    assert "images/s" in kept and ratio.startswith("ratio, median of 1 rounds")
