@@ -29,13 +29,29 @@ COMMANDS = {
         "serve": "graftline.orchestration.commands:serve",
     },
     "a champion's life": {
+        "retrain": "graftline.orchestration.retrain:retrain",
+        "detect_change": "graftline.steps.detect_change:detect_change",
         "history": "graftline.orchestration.commands:history",
         "rollback": "graftline.orchestration.commands:rollback",
     },
     "the steps of a run": {step: f"graftline.steps.{step}:{step}" for step in STEPS},
+    "on a cluster": {
+        "compile": "graftline.orchestration.compile:compile_pipeline",
+        "submit": "graftline.orchestration.cluster_runs:submit",
+        "runs": "graftline.orchestration.cluster_runs:runs",
+        "follow": "graftline.orchestration.cluster_runs:follow_run",
+        "logs": "graftline.orchestration.cluster_runs:logs",
+        "cancel": "graftline.orchestration.cluster_runs:cancel",
+        "schedule create": "graftline.orchestration.schedules:create",
+        "schedule list": "graftline.orchestration.schedules:listing",
+        "schedule pause": "graftline.orchestration.schedules:pause",
+        "schedule resume": "graftline.orchestration.schedules:resume",
+        "schedule run_now": "graftline.orchestration.schedules:run_now",
+        "schedule delete": "graftline.orchestration.schedules:delete",
+    },
     "tools": {
         "backbones": "graftline.orchestration.backbones:backbones",
-        "compile": "graftline.orchestration.compile:compile_pipeline",
+        "find_lr": "graftline.orchestration.find_lr:find_lr",
         "demo_data": "graftline.orchestration.demo:demo_data",
     },
 }
@@ -91,13 +107,32 @@ def _main(words: list[str]) -> None:
     if words[0] == "--version":
         print(f"graftline {__version__}")
         return
-    command = words[0].replace("-", "_")
+    command, rest = split(words)
+    if rest in ([], ["--help"], ["-h"]) and _family(command):
+        print(overview({f"graftline {command} ...": _family(command)}, __version__))
+        return
     function = load(command)
-    if {"--help", "-h"} & set(words[1:]):
+    if {"--help", "-h"} & set(rest):
         print(command_help(command, function))
         return
-    arguments = parse(command, function, words[1:])
+    arguments = parse(command, function, rest)
     _show(function(**arguments), arguments)
+
+
+def split(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Returns the command that the words begin with, which may be two words, and the words after it."""
+    first, *rest = [words[0].replace("-", "_"), *words[1:]]
+    both = " ".join([first, *rest[:1]]).replace("-", "_")
+    return (both, rest[1:]) if both in _targets() else (first, rest)
+
+
+def _family(command: str) -> dict[str, Callable[..., Any]]:
+    """Returns the commands of two words that begin with this one."""
+    return {name: load(name) for name in _targets() if name.startswith(f"{command} ")}
+
+
+def _targets() -> dict[str, str]:
+    return {name: target for group in COMMANDS.values() for name, target in group.items()}
 
 
 def load(command: str) -> Callable[..., Any]:
@@ -106,7 +141,7 @@ def load(command: str) -> Callable[..., Any]:
     Raises:
         UsageError: There is no such command.
     """
-    targets = {name: target for group in COMMANDS.values() for name, target in group.items()}
+    targets = _targets()
     if command not in targets:
         raise UsageError(f"there is no command {command!r}{_suggest(command, targets)}; see `graftline --help`")
     module, _, name = targets[command].partition(":")
@@ -155,6 +190,8 @@ def _option(command: str, word: str, names: Mapping[str, inspect.Parameter]) -> 
     if name not in options:
         suggestion = _suggest(spelt(name), map(spelt, options))
         raise UsageError(f"there is no option {word!r}{suggestion}; see `graftline {command} --help`")
+    if options[name].annotation is bool and not equals:
+        return f"--{name}=true"
     return f"--{name}{equals}{value}"
 
 
@@ -183,11 +220,16 @@ def _suggest(word: str, known: Iterable[str]) -> str:
 
 def _show(result: Any, arguments: Mapping[str, Any]) -> None:
     """Prints what a command returned."""
+    from graftline.orchestration.retrain import Retraining
     from graftline.orchestration.summary import Summary
     from graftline.orchestration.table import show_record, show_summary, show_tree
 
     if isinstance(result, Summary):
         show_summary(result)
+    elif isinstance(result, Retraining):
+        if result.summary:
+            show_summary(result.summary)
+        print(result.conclusion)
     elif isinstance(result, Record):
         show_record(result)
         print(f"out: {arguments['out']}")

@@ -106,11 +106,13 @@ def _choose_flips(grey: bool, orientation: Orientation, flips: Flips) -> tuple[f
         return sides[0] / 2, sides[1] / 2, 0.0, f"flips: {flips}, as you said"
     told = f"a linear probe tells upside-down images in {orientation.vertical:.0%} of {orientation.n} cases"
     turned = f"transposed ones in {orientation.transposed:.0%}"
-    free = max(orientation.vertical, orientation.transposed) < _UNTELLABLE
-    if grey or orientation.vertical < _UNTELLABLE:
-        why = "grey images mostly come from instruments and have no up" if grey else "they have no up"
+    if grey:
+        why = "grey images mostly come from instruments, and a defect is one however the part lies"
+        return 0.5, 0.5, 0.5, f"flips both ways and quarter turns: {why} (--flips overrides)"
+    if orientation.vertical < _UNTELLABLE:
+        free = orientation.transposed < _UNTELLABLE
         what = "flips both ways and quarter turns" if free else "flips both ways, no quarter turns"
-        return 0.5, 0.5, 0.5 if free else 0.0, f"{what}: {why}; {told}, {turned} (--flips overrides)"
+        return 0.5, 0.5, 0.5 if free else 0.0, f"{what}: the images have no up; {told}, {turned} (--flips overrides)"
     return 0.5, 0.0, 0.0, f"horizontal flips only: the images have an up; {told}, {turned} (--flips overrides)"
 
 

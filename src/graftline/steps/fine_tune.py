@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from graftline.errors import GraftlineError
 from graftline.files import output_folder, sha256_bytes, write_atomic
 from graftline.progress import say
-from graftline.records import AugmentationPolicy, DataVersion, TrainedModel, TransferPlan, TransferPlans, read_record
+from graftline.records import AugmentationPolicy, DataVersion, TrainedModel, TransferPlan, read_record
 from graftline.workspace import workspace
 
 if TYPE_CHECKING:
@@ -69,12 +68,12 @@ def fine_tune(
     from graftline.training.checkpoints import Checkpoints
     from graftline.training.device import make_accelerator
     from graftline.training.profile import StepTimer
-    from graftline.transfer.settings import change_plan
+    from graftline.transfer.settings import change_plan, read_plan
     from graftline.transfer.strategies import carry_out, load_transfer_data
 
     data = read_record(dataset, DataVersion)
     chosen = read_record(policy, AugmentationPolicy)
-    plan = change_plan(_choose_plan(plans, data, chosen, rank), settings, epochs, batch_size, learning_rate)
+    plan = change_plan(read_plan(plans, data, chosen, rank), settings, epochs, batch_size, learning_rate)
     accelerator = make_accelerator(device, precision)
     parts = [data.version, chosen.sha256, plan.model_dump_json(), str(seed), accelerator.mixed_precision]
     run = Path(checkpoints or workspace() / "checkpoints") / sha256_bytes("\n".join(parts).encode())[:16]
@@ -89,17 +88,6 @@ def fine_tune(
         saved.clear()
     accelerator.wait_for_everyone()
     return read_record(out, TrainedModel)
-
-
-def _choose_plan(plans: Path, data: DataVersion, policy: AugmentationPolicy, rank: int) -> TransferPlan:
-    ranked = read_record(plans, TransferPlans)
-    if ranked.data_version != data.version or ranked.policy != policy.sha256:
-        raise GraftlineError(
-            f"the plans in {plans} were made for other data or another policy: run select_strategy again"
-        )
-    if not 1 <= rank <= len(ranked.plans):
-        raise GraftlineError(f"rank {rank} does not exist: {plans} holds {len(ranked.plans)} plans, 1 is the best")
-    return ranked.plans[rank - 1]
 
 
 def _write(

@@ -12,10 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from graftline.errors import GraftlineError
-from graftline.models.backbones import InputSpec
 from graftline.models.freezing import Freezer
 from graftline.models.groups import layer_groups
-from graftline.models.predict import normalise
 from graftline.progress import say, track
 from graftline.records import TrainingEvent, TransferPlan
 from graftline.training.checkpoints import Checkpoints
@@ -32,7 +30,6 @@ from graftline.training.sampling import make_batches
 from graftline.training.schedules import schedule_factor
 from graftline.training.stepper import Stepper
 
-_EVALUATION_BATCH = 64
 _LOOK_EVERY = 8
 _PLATEAU_PATIENCE = 2
 _PLATEAU_FACTOR = 0.5
@@ -63,10 +60,8 @@ class Progress:
         step: Steps made in the present epoch.
         losses: Sum of their losses.
         rate_factor: Of the plan's rates; lowered by the guard and on plateaus.
-        best_loss: Lowest validation loss.
-        kept_epoch: Epoch of the kept weights.
-        kept_accuracy: Their accuracy on validation.
-        kept_weights: State of the model.
+        start: The solved head before any step.
+        kept: The epoch with the lowest validation loss so far; empty before the first.
         watch: State of the guard against rates that are too high.
         history: One row per epoch.
         events: What the guards found, as TrainingEvent's fields.
@@ -76,10 +71,8 @@ class Progress:
     step: int = 0
     losses: float = 0.0
     rate_factor: float = 1.0
-    best_loss: float = float("inf")
-    kept_epoch: int = 0
-    kept_accuracy: float = 0.0
-    kept_weights: dict[str, Tensor] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
     watch: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -91,7 +84,6 @@ class Trainer:
     Args:
         stepper: Makes the steps; its model's head is already set.
         plan: Batch size, schedule, patience.
-        spec: Input of the backbone.
         train_labels: int [n], labels of the training images.
         validation: Validation images of the plan's size.
         accelerator: Device, precision, processes.
@@ -103,14 +95,13 @@ class Trainer:
         self,
         stepper: Stepper,
         plan: TransferPlan,
-        spec: InputSpec,
         train_labels: np.ndarray,
         validation: Images,
         accelerator: Accelerator,
         checkpoints: Checkpoints,
         seed: int,
     ) -> None:
-        self._stepper, self._plan, self._spec, self._seed = stepper, plan, spec, seed
+        self._stepper, self._plan, self._seed = stepper, plan, seed
         self._labels, self._validation = train_labels, validation
         self._accelerator, self._checkpoints = accelerator, checkpoints
         self._groups = layer_groups(stepper.model)
@@ -118,6 +109,7 @@ class Trainer:
         self._watch = LossWatch()
         self._pending: list[Tensor] = []
         self._predictions = np.empty(0, dtype=np.int64)
+        self._losses = torch.empty(0)
 
     def run(self, stages: Sequence[Stage]) -> Progress:
         """Trains through all stages, resuming after the last checkpoint, and leaves the kept weights in the model.
@@ -126,7 +118,7 @@ class Trainer:
             stages: In order; their epochs add up to the run's.
 
         Returns:
-            The history and which epoch was kept (0: the start).
+            The history, and what was kept (epoch 0: the start).
 
         Raises:
             GraftlineError: The loss rises or is no number however low the rate.
@@ -147,14 +139,15 @@ class Trainer:
             for number, stage in enumerate(stages):
                 self._run_stage(number, stage, first, termination)
                 first += stage.epochs
-        self._stepper.model.load_state_dict(self._progress.kept_weights)
+        self._progress.kept = self._choose()
+        self._stepper.model.load_state_dict(self._progress.kept["weights"])
         return self._progress
 
     def _run_stage(self, number: int, stage: Stage, first: int, termination: Termination) -> None:
         last = first + stage.epochs
         if self._progress.epoch >= last:
             return
-        freezer = Freezer(self._stepper.model, self._groups, stage.frozen_groups)
+        freezer = Freezer(self._stepper.model, self._groups, stage.frozen_groups, not self._plan.from_scratch)
         self._stepper.prepare()
         while self._progress.epoch < last:
             try:
@@ -230,20 +223,12 @@ class Trainer:
         self._note([TrainingEvent(epoch=epoch, kind="rate_lowered", message=message)])
         self._save()
 
-    @torch.inference_mode()
     def _validate(self) -> dict[str, float]:
-        model = self._stepper.average.module.eval()
-        labels = torch.from_numpy(self._validation.labels)
-        logits = []
-        for start in range(0, len(labels), _EVALUATION_BATCH):
-            batch = torch.from_numpy(np.array(self._validation.pixels[start : start + _EVALUATION_BATCH]))
-            with self._accelerator.autocast():
-                inputs = normalise(batch.to(self._accelerator.device), self._spec.mean, self._spec.std)
-                logits.append(model(inputs).float().cpu())
-        scores = torch.cat(logits)
+        scores, labels = self._stepper.logits(self._validation.pixels), torch.from_numpy(self._validation.labels)
         self._predictions = scores.argmax(1).numpy()
+        self._losses = functional.cross_entropy(scores, labels, reduction="none")
         return {
-            "validation_loss": functional.cross_entropy(scores, labels).item(),
+            "validation_loss": self._losses.mean().item(),
             "validation_accuracy": float((self._predictions == self._validation.labels).mean()),
         }
 
@@ -255,11 +240,10 @@ class Trainer:
         progress = self._progress
         progress.history.append({"epoch": float(progress.epoch), **row})
         accuracy = row["validation_accuracy"]
-        if row["validation_loss"] <= progress.best_loss:
-            progress.best_loss = row["validation_loss"]
-            progress.kept_accuracy, progress.kept_epoch = accuracy, progress.epoch
-            state = self._stepper.average.module.state_dict()
-            progress.kept_weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        if progress.epoch == 0:
+            progress.start = self._snapshot(accuracy)
+        elif not progress.kept or self._losses.mean() <= progress.kept["losses"].mean():
+            progress.kept = self._snapshot(accuracy)
         if self._plan.schedule == "plateau" and self._stalled():
             progress.rate_factor *= _PLATEAU_FACTOR
             say(f"validation loss has stalled: the learning rate is now {progress.rate_factor:g} of its start")
@@ -267,6 +251,27 @@ class Trainer:
         say(f"epoch {progress.epoch} of {self._plan.epochs}: {losses}" if progress.epoch else f"solved head: {losses}")
         self._note(watch_classes(progress.epoch, self._predictions, self._validation.labels))
         self._note(watch_overfitting(progress.history))
+
+    def _snapshot(self, accuracy: float) -> dict[str, Any]:
+        """Returns the averaged weights with what they reach on each validation image."""
+        state = self._stepper.average.module.state_dict()
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        return {"epoch": self._progress.epoch, "accuracy": accuracy, "losses": self._losses, "weights": weights}
+
+    def _choose(self) -> dict[str, Any]:
+        """Returns the best epoch, or the start when it is better by more than a standard error.
+
+        The one-standard-error rule (Breiman et al. 1984, "Classification and Regression Trees"), on the paired losses
+        of the validation images: within it, the plan's word counts, that training is worth it.
+        """
+        start, kept = self._progress.start, self._progress.kept
+        if not kept:
+            return start
+        worse = (kept["losses"] - start["losses"]).numpy()
+        if worse.mean() <= worse.std() / np.sqrt(len(worse)):
+            return kept
+        say(f"the solved head is kept: training made the validation loss worse by {worse.mean():.4f}")
+        return start
 
     def _note(self, events: Sequence[TrainingEvent]) -> None:
         """Says and remembers what a guard found, each kind once (a lowered rate every time)."""
@@ -277,11 +282,11 @@ class Trainer:
                 self._progress.events.append(event.model_dump())
 
     def _stalled(self) -> bool:
-        losses = [row["validation_loss"] for row in self._progress.history]
-        return len(losses) > _PLATEAU_PATIENCE and min(losses[-_PLATEAU_PATIENCE:]) > self._progress.best_loss
+        losses = [row["validation_loss"] for row in self._progress.history[1:]]
+        return len(losses) > _PLATEAU_PATIENCE and min(losses[-_PLATEAU_PATIENCE:]) > min(losses)
 
     def _is_out_of_patience(self, first: int) -> bool:
-        waited = self._progress.epoch - max(first, self._progress.kept_epoch)
+        waited = self._progress.epoch - max(first, self._progress.kept["epoch"])
         if not self._plan.patience or waited < self._plan.patience:
             return False
         message = f"the validation loss has not fallen for {waited} epochs: the stage ends"

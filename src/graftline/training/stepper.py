@@ -22,6 +22,7 @@ from graftline.training.profile import StepTimer
 from graftline.training.sampling import balanced_weights, view_seeds
 
 _CLIP_NORM = 1.0
+_EVALUATION_BATCH = 64
 
 
 class Stepper:
@@ -101,7 +102,9 @@ class Stepper:
         Returns:
             The detached loss, a scalar, averaged over the batch.
         """
-        mix = draw_mix(self._plan.mixup, self._plan.cutmix, view_seeds(self._seed, epoch, number, [0], len(batch))[0])
+        seed = view_seeds(self._seed, epoch, number, [0], self._plan.batch_size)[0]
+        torch.manual_seed(seed)  # of dropout and stochastic depth
+        mix = draw_mix(self._plan.mixup, self._plan.cutmix, seed)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self._accelerator.device)
         parts = self._my_parts(len(batch))
@@ -114,6 +117,25 @@ class Stepper:
         with self._timer.section("optimizer"):
             self._update()
         return self._accelerator.reduce(total, reduction="sum")
+
+    @torch.inference_mode()
+    def logits(self, images: np.ndarray) -> Tensor:
+        """Returns what the averaged weights answer, in the precision of training.
+
+        Args:
+            images: uint8 [n, size, size, 3].
+
+        Returns:
+            float32 [n, classes] on the CPU.
+        """
+        model = self.average.module.eval()
+        answers = []
+        for start in range(0, len(images), _EVALUATION_BATCH):
+            batch = torch.from_numpy(np.array(images[start : start + _EVALUATION_BATCH]))
+            with self._accelerator.autocast():
+                inputs = normalise(batch.to(self._accelerator.device), self._spec.mean, self._spec.std)
+                answers.append(model(inputs).float().cpu())
+        return torch.cat(answers)
 
     def _my_parts(self, images: int) -> list[np.ndarray]:
         """Returns the places in the batch that this process computes, cut into its passes."""

@@ -1,15 +1,38 @@
-"""Changes that a user makes to a plan: `dropout=0.2,mixup=0.2`."""
+"""The plan to carry out: one of the ranked ones, with the changes that a user makes to it (`dropout=0.2,mixup=0.2`)."""
 
 import difflib
 import json
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from graftline.errors import GraftlineError
-from graftline.records import TransferPlan
+from graftline.records import AugmentationPolicy, DataVersion, TransferPlan, TransferPlans, read_record
 
 _NOT_CHANGEABLE = {"backbone", "evidence", "reasons"}
+
+
+def read_plan(plans: Path, data: DataVersion, policy: AugmentationPolicy, rank: int) -> TransferPlan:
+    """Returns one of the ranked plans.
+
+    Args:
+        plans: Folder written by select_strategy.
+        data: What the plans must have been made for.
+        policy: The same.
+        rank: 1 is the best.
+
+    Raises:
+        GraftlineError: The plans are for something else, or there are fewer.
+    """
+    ranked = read_record(plans, TransferPlans)
+    if ranked.data_version != data.version or ranked.policy != policy.sha256:
+        raise GraftlineError(
+            f"the plans in {plans} were made for other data or another policy: run select_strategy again"
+        )
+    if not 1 <= rank <= len(ranked.plans):
+        raise GraftlineError(f"rank {rank} does not exist: {plans} holds {len(ranked.plans)} plans, 1 is the best")
+    return ranked.plans[rank - 1]
 
 
 def change_plan(

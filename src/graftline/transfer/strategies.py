@@ -1,5 +1,8 @@
 """Carries out a plan: feature extraction, fine-tuning or progressive unfreezing, one code path for all three."""
 
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,9 +25,10 @@ from graftline.training.depthwise import speed_up_depthwise
 from graftline.training.device import is_fast_bfloat16_cpu
 from graftline.training.features import FeatureKey, cached_features
 from graftline.training.images import Images
-from graftline.training.loop import Progress, Stage, Trainer
+from graftline.training.loop import Stage, Trainer
 from graftline.training.probe import cross_validate, set_head, solve_head
 from graftline.training.profile import StepTimer
+from graftline.training.range_test import RangeTest, try_rates
 from graftline.training.stepper import Stepper
 
 
@@ -122,22 +126,87 @@ def carry_out(
         WeightsError: The backbone's weights are not at hand.
         FrozenMovedError: Something frozen changed.
     """
-    model, weights = _build(plan, data, seed)
+    job = _Job(plan, policy, data, accelerator, seed, timer or StepTimer())
+    with _made_ready(job) as ready:
+        trainer = Trainer(ready.stepper, plan, data.train.labels, data.validation, accelerator, checkpoints, seed)
+        with job.timer.whole():
+            progress = trainer.run(ready.stages)
+    images = len(data.validation.labels)
+    accuracy = wilson(round(progress.kept["accuracy"] * images), images)
+    events = [TrainingEvent.model_validate(event) for event in progress.events]
+    started_from = input_spec(plan.backbone), ready.weights
+    return TransferResult(ready.model.cpu(), *started_from, progress.kept["epoch"], accuracy, progress.history, events)
+
+
+def find_rate(
+    plan: TransferPlan, policy: AugmentationPolicy, data: TransferData, accelerator: Accelerator, seed: int
+) -> RangeTest:
+    """Runs a learning-rate range test on what the plan would train first.
+
+    Args:
+        plan: What would be done.
+        policy: Augmentation of training images.
+        data: Training and validation images.
+        accelerator: Device and precision.
+        seed: Of data order and views.
+
+    Raises:
+        GraftlineError: The plan trains no layers.
+        WeightsError: The backbone's weights are not at hand.
+    """
+    with _made_ready(_Job(plan, policy, data, accelerator, seed, StepTimer())) as ready:
+        if not ready.stages:
+            raise GraftlineError("feature extraction solves its head without steps: there is no rate to find")
+        groups = layer_groups(ready.model)
+        Freezer(ready.model, groups, ready.stages[0].frozen_groups, not plan.from_scratch).train_mode()
+        return try_rates(ready.stepper, data.train.labels, plan.batch_size, seed)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What was asked for."""
+
+    plan: TransferPlan
+    policy: AugmentationPolicy
+    data: TransferData
+    accelerator: Accelerator
+    seed: int
+    timer: StepTimer
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A model that can be stepped."""
+
+    model: nn.Module
+    weights: str
+    stages: list[Stage]
+    stepper: Stepper
+
+
+@contextmanager
+def _made_ready(job: _Job) -> Iterator[_Ready]:
+    """Builds the model, solves its head and folds its norms; at the end the frozen layers are proven unmoved."""
+    plan, accelerator = job.plan, job.accelerator
+    model, weights = _build(plan, job.data, job.seed)
     spec, groups = input_spec(plan.backbone), layer_groups(model)
     if plan.group_rates and len(plan.group_rates) != len(groups):
         raise GraftlineError(f"group_rates has {len(plan.group_rates)} rates, {plan.backbone} has {len(groups)} groups")
     if not plan.from_scratch:
         with accelerator.main_process_first():  # the others read its cached features
-            _solve_head(model, weights, plan, spec, data, accelerator, seed)
+            _solve_head(model, weights, plan, spec, job.data, accelerator, job.seed)
     stages = make_stages(plan, len(groups))
-    never_trained = Freezer(model, groups, min((stage.frozen_groups for stage in stages), default=len(groups) - 1))
-    with folded_norms(model, never_trained.modules):
-        progress = _train(model, plan, policy, data, accelerator, checkpoints, seed, stages, timer or StepTimer())
+    frozen = min((stage.frozen_groups for stage in stages), default=len(groups) - 1)
+    never_trained = Freezer(model, groups, frozen, norm_statistics_frozen=not plan.from_scratch)
+    with contextlib.nullcontext() if plan.from_scratch else folded_norms(model, never_trained.modules):
+        if is_fast_bfloat16_cpu(accelerator):
+            speed_up_depthwise(model)
+        model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        train = Images(job.data.large, job.data.train.labels)
+        yield _Ready(
+            model, weights, stages, Stepper(model, plan, job.policy, spec, train, accelerator, job.seed, job.timer)
+        )
     never_trained.check()
-    images = len(data.validation.labels)
-    accuracy = wilson(round(progress.kept_accuracy * images), images)
-    events = [TrainingEvent.model_validate(event) for event in progress.events]
-    return TransferResult(model.cpu(), spec, weights, progress.kept_epoch, accuracy, progress.history, events)
 
 
 def _build(plan: TransferPlan, data: TransferData, seed: int) -> tuple[nn.Module, str]:
@@ -147,28 +216,6 @@ def _build(plan: TransferPlan, data: TransferData, seed: int) -> tuple[nn.Module
         model = build_empty(plan.backbone, data.classes, plan.dropout, plan.drop_path)
         return model, f"random, seed {seed}"
     return build_backbone(plan.backbone, data.classes, plan.dropout, plan.drop_path)
-
-
-def _train(
-    model: nn.Module,
-    plan: TransferPlan,
-    policy: AugmentationPolicy,
-    data: TransferData,
-    accelerator: Accelerator,
-    checkpoints: Checkpoints,
-    seed: int,
-    stages: list[Stage],
-    timer: StepTimer,
-) -> Progress:
-    """Runs the loop on the model, in place."""
-    if is_fast_bfloat16_cpu(accelerator):
-        speed_up_depthwise(model)
-    model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    spec, train = input_spec(plan.backbone), Images(data.large, data.train.labels)
-    stepper = Stepper(model, plan, policy, spec, train, accelerator, seed, timer)
-    trainer = Trainer(stepper, plan, spec, train.labels, data.validation, accelerator, checkpoints, seed)
-    with timer.whole():
-        return trainer.run(stages)
 
 
 def make_stages(plan: TransferPlan, groups: int) -> list[Stage]:

@@ -1,0 +1,62 @@
+"""The guards of the loop."""
+
+import numpy as np
+import pytest
+
+from graftline.training.guards import LossWatch, RateTooHigh, watch_classes, watch_overfitting, watch_validation_size
+
+
+def test_a_loss_that_falls_or_trembles_raises_no_alarm() -> None:
+    watch = LossWatch()
+    random = np.random.default_rng(0)
+    for step in range(400):
+        watch.add(1.0 - step / 800 + random.normal(0, 0.1))
+
+
+@pytest.mark.parametrize("then", [[2.0] * 16, [float("nan")], [float("inf")]])
+def test_a_loss_that_rises_or_is_no_number_raises_the_alarm(then: list[float]) -> None:
+    watch = LossWatch()
+    for _ in range(16):
+        watch.add(1.0)
+    with pytest.raises(RateTooHigh):
+        for loss in then:
+            watch.add(loss)
+
+
+def test_the_watch_goes_on_where_it_was() -> None:
+    whole, first = LossWatch(), LossWatch()
+    losses = [1.0] * 8 + [1.2] * 3
+    for loss in losses:
+        whole.add(loss)
+        first.add(loss)
+    second = LossWatch(**first.state())
+    for watch in (whole, second):
+        with pytest.raises(RateTooHigh, match=r"from 1\.000 to"):
+            for _ in range(5):
+                watch.add(3.0)
+
+
+def _row(epoch: int, train: float, validation: float) -> dict[str, float]:
+    return {"epoch": epoch, "train_loss": train, "validation_loss": validation}
+
+
+def test_overfitting_is_seen_when_only_the_training_loss_falls() -> None:
+    start = {"epoch": 0, "validation_loss": 0.6}
+    good = [start, *(_row(e, 0.6 - 0.05 * e, 0.6 - 0.04 * e) for e in range(1, 7))]
+    bad = [start, *(_row(e, 0.6 - 0.05 * e, 0.5 + 0.04 * e) for e in range(1, 7))]
+    assert not watch_overfitting(good)
+    (event,) = watch_overfitting(bad)
+    assert event.kind == "overfitting" and event.epoch == 6
+
+
+def test_a_class_that_is_never_predicted_is_named() -> None:
+    labels = np.array([0, 1, 2, 2])
+    assert not watch_classes(1, labels, labels)
+    (event,) = watch_classes(1, np.array([0, 1, 1, 1]), labels)
+    assert "2" in event.message
+
+
+def test_few_validation_images_are_said() -> None:
+    assert not watch_validation_size(500)
+    (event,) = watch_validation_size(30)
+    assert "30 validation images" in event.message
