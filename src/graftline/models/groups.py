@@ -14,7 +14,8 @@ class LayerGroup:
 
     Attributes:
         parameters: Their names, as in `named_parameters`.
-        modules: Names of the modules that own them (for BatchNorm's mode and buffers).
+        modules: Names of the modules that own them (for BatchNorm's mode and buffers); not the whole model, which owns
+            a ViT's class token and position embedding.
     """
 
     parameters: tuple[str, ...]
@@ -32,6 +33,9 @@ def layer_groups(model: nn.Module) -> list[LayerGroup]:
 
     Returns:
         At least two groups.
+
+    Raises:
+        GraftlineError: The model does not end in one linear layer.
     """
     head = head_name(model) + "."
     by_layer = group_parameters(model, model.group_matcher(coarse=True))  # type: ignore[operator]
@@ -46,4 +50,5 @@ def layer_groups(model: nn.Module) -> list[LayerGroup]:
 
 
 def _group(names: list[str]) -> LayerGroup:
-    return LayerGroup(tuple(names), tuple(dict.fromkeys(name.rpartition(".")[0] for name in names)))
+    owners = dict.fromkeys(name.rpartition(".")[0] for name in names)
+    return LayerGroup(tuple(names), tuple(owner for owner in owners if owner))

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from graftline.errors import GraftlineError
 from graftline.files import sha256_bytes
 from graftline.models.backbones import InputSpec
 from graftline.models.predict import normalise
@@ -61,6 +62,9 @@ def cached_features(
         content: What determines them.
         spec: How the weights want their images.
         accelerator: Device and precision.
+
+    Raises:
+        GraftlineError: The architecture does not take images of this size.
     """
     path = _cache_path(content, images.shape[1], accelerator.mixed_precision)
     if path.is_file():
@@ -68,7 +72,12 @@ def cached_features(
             return Features(arrays["late"], arrays["middle"])
     # Outside inference mode: parameters made inside it could not be trained.
     model.to(accelerator.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    features = _compute(model, images, content.split, spec, accelerator)
+    try:
+        features = _compute(model, images, content.split, spec, accelerator)
+    except AssertionError as error:  # how timm refuses a size
+        raise GraftlineError(
+            f"{content.backbone} does not take images of {images.shape[1]} pixels ({error}): leave image_size at 0"
+        ) from error
     beside = path.with_suffix(".part.npz")
     np.savez(beside, late=features.late, middle=features.middle)
     beside.replace(path)
