@@ -14,6 +14,8 @@ from typing import Any
 
 from _common import Task
 
+from graftline.progress import say
+
 WORKERS = 2  # processes that load images
 _WARMUP_STEPS = 2
 _LONG_EXTRACTION = 10  # epochs
@@ -62,6 +64,7 @@ class Tutorial:
             spent += time.perf_counter() - started
             right, images = self._judge(model, "validation")
             curve.append([spent, right / images])
+            say(f"tutorial: validation accuracy {right / images:.4f} after {spent:.0f} s of training")
             if right / images > best[0]:
                 best = right / images, copy.deepcopy(model.state_dict())
         model.load_state_dict(best[1])
@@ -240,6 +243,7 @@ class FastAI:
             def after_train(self) -> None:
                 """Stops the clock."""
                 self.seconds.append(time.perf_counter() - self.begun)
+                say(f"fastai: {sum(self.seconds):.0f} s of training")
 
             def after_fit(self) -> None:
                 """Reads what was recorded."""
