@@ -41,10 +41,11 @@ NEEDS = {
     "version-data": Needs("Version the data", store=True, fresh=True),
     "augment": Needs("Choose the augmentation"),
     "select-strategy": Needs("Choose the transfer strategy", cache=True),
-    "fine-tune": Needs("Fine-tune", cache=True),
+    "fine-tune": Needs("Fine-tune", store=True, cache=True),
     "evaluate": Needs("Evaluate on the test images", cache=True),
     "export-onnx": Needs("Export for the edge", cache=True),
     "register-model": Needs("Register the model", store=True, mlflow=True),
+    "detect-change": Needs("Look for a reason to train again", store=True, mlflow=True, fresh=True),
 }
 _PROFILE: ContextVar[Profile | None] = ContextVar("profile", default=None)
 
@@ -115,6 +116,8 @@ def _set_access(task: dsl.PipelineTask, profile: Profile) -> None:
         _use_secret(task, profile.store.secret, ACCESS_KEYS, optional=True)
     if NEEDS[task.name].mlflow:
         _use_secret(task, profile.mlflow.secret, MLFLOW_KEYS, optional=True)
+        # The promotion log names the run that it comes from.
+        kubernetes.use_field_path_as_env(task, "GRAFTLINE_RUN", "metadata.labels['pipeline/runid']")
 
 
 def _use_secret(task: dsl.PipelineTask, name: str, keys: tuple[str, ...], optional: bool = False) -> None:

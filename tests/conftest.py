@@ -1,10 +1,14 @@
 """Inputs that several test files share: real photographs of solar cells, and a model made from them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from kfp_stand_in import StandIn
 
 IMAGES_PER_STRATUM = 20
 
@@ -83,3 +87,37 @@ def trained_model(solar_dataset: Path, policy: Path, plans: Path, tmp_path_facto
     folder = tmp_path_factory.mktemp("model") / "model"
     fine_tune(solar_dataset, policy, plans, folder)
     return folder
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["StandIn"]:
+    """A stand-in for the API of a cluster, which the environment names; following it knows no pauses."""
+    from kfp_stand_in import serve
+
+    from graftline.orchestration import cluster_runs, follow
+
+    state, server = serve()
+    for name in ("GRAFTLINE_TOKEN", "GRAFTLINE_COOKIES", "GRAFTLINE_NAMESPACE", "KUBECONFIG", "KF_PIPELINES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GRAFTLINE_HOST", state.url)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(follow, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(follow, "_DRAW_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(cluster_runs, "_FIND_AGAIN_SECONDS", (0, 0, 0))
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command; returns exit code, standard output and standard error."""
+    from graftline import cli
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = cli.main(words)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run

@@ -122,8 +122,10 @@ def _main(words: list[str]) -> None:
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
     """Returns the command that the words begin with, which may be two words, and the words after it."""
     first, *rest = [words[0].replace("-", "_"), *words[1:]]
-    both = " ".join([first, *rest[:1]]).replace("-", "_")
-    return (both, rest[1:]) if both in _targets() else (first, rest)
+    of_two = any(name.startswith(f"{first} ") for name in _targets())
+    if of_two and rest and not rest[0].startswith("-"):
+        return f"{first} {rest[0].replace('-', '_')}", rest[1:]
+    return first, rest
 
 
 def _family(command: str) -> dict[str, Callable[..., Any]]:

@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +56,16 @@ class Step:
 class Board:
     """The state of all steps, kept up to date by events.
 
+    Args:
+        names: The steps, in the order of the pipeline.
+
     Attributes:
         steps: The lines, in the order of the pipeline.
         running: Name of the step that is running, or ''.
     """
 
-    def __init__(self) -> None:
-        self.steps = {name: Step() for name in STEPS}
+    def __init__(self, names: Sequence[str] = STEPS) -> None:
+        self.steps = {name: Step() for name in names}
         self.running = ""
 
     def take(self, event: Event) -> None:
@@ -83,8 +86,11 @@ class Board:
         step.state, step.doing, step.error = event["state"], "", event.get("error", "")
         if step.state == "running":
             self.running, step.started = event["step"], event["time"]
-        elif self.running == event["step"]:
-            self.running, step.seconds = "", event["time"] - step.started
+            return
+        if step.started:  # on a cluster several steps run at a time
+            step.seconds = event["time"] - step.started
+        if self.running == event["step"]:
+            self.running = ""
 
     def end(self, state: str) -> None:
         """Gives a step that was still running its last state: the run has ended under it."""
@@ -123,7 +129,7 @@ def draw(board: Board) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    names = max(map(len, STEPS))
+    names = max(map(len, board.steps))
     # Room is left at the right for the ^C of an interrupt, which would otherwise begin a new line.
     room = max(shutil.get_terminal_size().columns - names - 20, 20)
     table = Table.grid(padding=(0, 2, 0, 0))

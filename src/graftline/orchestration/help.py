@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from docstring_parser import DocstringStyle, parse
 
 _HIDDEN = "published"  # of `run`: only for those who call it from Python
-_NAMES = {int: "N", float: "X", str: "TEXT"}
+_NAMES = {int: "N", float: "X", str: "TEXT", bool: ""}
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -40,7 +40,7 @@ def command_help(command: str, function: Callable[..., Any]) -> str:
         if parameter.default is parameter.empty:
             positional.append((name.upper(), described.get(name, "")))
         else:
-            left = f"{spelt(name)} {_value_name(parameter.annotation)}"
+            left = f"{spelt(name)} {_value_name(parameter.annotation)}".rstrip()
             options.append((left, described.get(name, "") + _default(parameter.default)))
     parts = [
         f"usage: {usage(command, function)}",

@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +106,22 @@ class Store:
                 self._client.delete_object(Bucket=self._bucket, Key=self._object(key))
             else:
                 Path(self.child(key)).unlink(missing_ok=True)
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Yields the keys of all files below `prefix`, a folder.
+
+        Raises:
+            StoreError: The store refuses or does not answer.
+        """
+        if not self.is_s3:
+            root = Path(self.url)
+            yield from sorted(p.relative_to(root).as_posix() for p in (root / prefix).rglob("*") if p.is_file())
+            return
+        with clear_errors(self.url):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._object(f"{prefix}/" if prefix else "")):
+                for entry in page.get("Contents", ()):
+                    yield entry["Key"].removeprefix(self._object(""))
 
     def check(self) -> None:
         """Makes sure that the store is there, creating a folder.
