@@ -53,7 +53,7 @@ def make_dataset(folder: Path, version: str = "d0000000000000001", classes: list
     for rgb in _pictures():
         buffer = io.BytesIO()
         Image.fromarray(rgb).save(buffer, "PNG")
-        about = {"split": "test", "group": "", "domain": "", "sha256": "", "id": pixel_id(rgb)}
+        about = {"split": "test", "group": pixel_id(rgb), "domain": "", "sha256": "", "id": pixel_id(rgb)}
         size = {"width": rgb.shape[1], "height": rgb.shape[0]}
         rows.append({**about, **size, "image": buffer.getvalue(), "label": int(rgb.mean() > limit)})
     shards = write_shards(folder, sorted(rows, key=lambda row: row["id"]))

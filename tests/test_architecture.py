@@ -8,7 +8,7 @@ from pathlib import Path
 
 import graftline
 from graftline import cli
-from graftline.orchestration import STEPS
+from graftline.orchestration import RETRAIN_STEPS, STEPS
 
 ROOT = Path(__file__).parents[1]
 PARTS = {"graftline": "src/graftline", "graftline/components": "components", "graftline/pipelines": "pipelines"}
@@ -45,13 +45,13 @@ def test_a_step_has_one_name_everywhere() -> None:
     def files(folder: str, *besides: str) -> set[str]:
         return {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", *besides}
 
-    assert files("src/graftline/steps") == set(STEPS)
-    assert files("components", "image") == set(STEPS)
-    assert set(graftline.__all__) == set(STEPS)
+    assert files("src/graftline/steps") == set(RETRAIN_STEPS)
+    assert files("components", "image") == set(RETRAIN_STEPS)
+    assert set(graftline.__all__) == set(RETRAIN_STEPS)
     assert list(cli.COMMANDS["the steps of a run"]) == list(STEPS)
 
 
 def test_every_step_is_a_function_of_the_package() -> None:
-    for step in STEPS:
+    for step in RETRAIN_STEPS:
         assert getattr(graftline, step).__name__ == step
         assert cli.load(step) is getattr(graftline, step)

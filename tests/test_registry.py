@@ -379,7 +379,7 @@ def test_rolling_back_restores_champion_after_champion(place: Path) -> None:
     register(place, "bb", 1)
     register(place, "ccc")
     register(place, "dddd", WORSE)
-    assert rollback() == "graftline version 2 is champion again, in the place of version 3"
+    assert rollback() == "graftline version 2 is champion now, in the place of version 3"
     assert present_champion(place) == "2"
     rollback()
     assert present_champion(place) == "1"
@@ -421,7 +421,7 @@ def test_history_tells_who_was_champion_when(place: Path, monkeypatch: pytest.Mo
     assert "6 fewer of the same 24" in why
     assert now.startswith("now: version 1 is champion, since ")
     rollback(to="2")
-    assert "version 2 was restored as champion after version 1" in history()
+    assert "version 2 was made champion by hand after version 1" in history()
     client(place).set_registered_model_alias("graftline", "champion", "1")
     assert history().endswith("now: version 1 is champion, set in MLflow by hand or before there was a log")
 

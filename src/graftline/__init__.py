@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graftline.steps.augment import augment
+    from graftline.steps.detect_change import detect_change
     from graftline.steps.evaluate import evaluate
     from graftline.steps.export_onnx import export_onnx
     from graftline.steps.fine_tune import fine_tune
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     from graftline.steps.version_data import version_data
 
 __version__ = version("graftline")
-__all__ = ["augment", "evaluate", "export_onnx", "fine_tune", "register_model", "select_strategy", "version_data"]
+__all__ = [
+    "augment",
+    "detect_change",
+    "evaluate",
+    "export_onnx",
+    "fine_tune",
+    "register_model",
+    "select_strategy",
+    "version_data",
+]
 
 
 def __getattr__(name: str) -> Any:

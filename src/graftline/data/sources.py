@@ -109,6 +109,21 @@ def source_fingerprint(source: str) -> str:
     return sha256_bytes("\n".join([sha256_file(manifest) if manifest else "", *lines]).encode())
 
 
+def find_images(folder: str) -> list[Path]:
+    """Returns all image files below a folder, sorted, whatever the folders between are called.
+
+    Raises:
+        DataError: It is not a folder, or holds no image.
+    """
+    path = Path(folder).expanduser()
+    found = [file for file in _walk(path) if _is_image(file)]
+    if not found:
+        raise DataError(
+            f"{folder} {'holds no images' if path.is_dir() else 'is not a folder'}: give a folder of images"
+        )
+    return found
+
+
 def _existing(source: str) -> Path:
     if "://" in source:
         raise DataError(f"{source} is not on this machine: copy it to a folder first and give that folder")

@@ -9,3 +9,4 @@ STEPS = (
     "export_onnx",
     "register_model",
 )
+RETRAIN_STEPS = ("detect_change", *STEPS)

@@ -105,4 +105,4 @@ def rollback(*, to: str = "", name: str = "graftline", tracking_uri: str = "") -
     check_name(name)
     with connect_store() as store, open_registry(store, tracking_uri) as registry:
         done = roll_back(registry, name, to)
-    return f"{name} version {done.version} is champion again, in the place of version {done.before}"
+    return f"{name} version {done.version} is champion now, in the place of version {done.before}"

@@ -1,4 +1,4 @@
-"""Runs the whole pipeline on this machine: `graftline run DATASET`.
+"""Runs a pipeline on this machine, as `graftline run DATASET` and `graftline retrain DATASET` do.
 
 A run lives in `WORKSPACE/runs/<time>-<id>`: the arguments, kfp's log, the events, the report, the edge bundle, and
 `summary.json`. What the steps write, and the cache by which a second run resumes, are in `WORKSPACE/pipeline`.
@@ -14,22 +14,42 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from graftline.errors import GraftlineError
+from graftline.orchestration import STEPS
 from graftline.orchestration.board import Board, clock, show
 from graftline.orchestration.code_version import code_version
 from graftline.orchestration.memory import tree_bytes
 from graftline.orchestration.summary import Summary, summarise
 from graftline.orchestration.worker import ARGUMENTS, OUTPUTS
+from graftline.storage.environment import environment
 from graftline.workspace import workspace as default_workspace
 
 LOG, PROGRESS = "pipeline.log", "progress.jsonl"
 RESUME = "run the same command again: finished steps are cached, training resumes from its last checkpoint"
 _STOP_SECONDS = 10.0
 _MEMORY_EVERY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pipeline that has run to its end.
+
+    Attributes:
+        folder: The run's folder.
+        outputs: Paths of the pipeline's output artifacts, by name.
+        seconds: Wall-clock time.
+        peak_memory_bytes: As in `Summary`.
+    """
+
+    folder: Path
+    outputs: dict[str, Path]
+    seconds: float
+    peak_memory_bytes: int
 
 
 class RunStopped(KeyboardInterrupt):
@@ -87,16 +107,36 @@ def run(
         RunStopped: The run was interrupted.
     """
     arguments = {key: value for key, value in locals().items() if key not in ("workspace", "published")}
-    home = Path(workspace).absolute() if workspace else default_workspace()
-    with _environment(GRAFTLINE_WORKSPACE=str(home)):
-        return _run(home, arguments, published)
+    with in_workspace(workspace):
+        done = execute("train", STEPS, arguments)
+        return summarise(done.folder, done.outputs, done.seconds, done.peak_memory_bytes, published)
 
 
-def _run(home: Path, arguments: dict[str, Any], published: Sequence[tuple[str, float]]) -> Summary:
+@contextlib.contextmanager
+def in_workspace(folder: str) -> Iterator[None]:
+    """Makes a folder the workspace while the block runs; '' leaves it as it is."""
+    home = Path(folder).absolute() if folder else default_workspace()
+    with environment({"GRAFTLINE_WORKSPACE": str(home)}):
+        yield
+
+
+def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> Finished:
+    """Runs a pipeline in a process of its own, with the embedded store or the given one, and shows its steps.
+
+    Args:
+        pipeline: Its name: "train" or "retrain".
+        steps: Its steps, in their order.
+        arguments: Of the pipeline; those that depend on the machine are added.
+
+    Raises:
+        GraftlineError: The source cannot be read, or a step failed; the message names the log and how to resume.
+        RunStopped: The run was interrupted.
+    """
     from graftline.data.sources import source_fingerprint
     from graftline.storage import connect_store
 
     began = time.monotonic()
+    home = default_workspace()
     source = Path(arguments["source"]).expanduser().absolute()
     fingerprint = source_fingerprint(arguments["source"])
     folder = _new_run(home)
@@ -110,9 +150,9 @@ def _run(home: Path, arguments: dict[str, Any], published: Sequence[tuple[str, f
             "checkpoints": str(home / "checkpoints"),
             "code_version": code_version(),
         }
-        peak = _supervise(folder, prepared)
+        peak = _supervise(folder, pipeline, Board(steps), prepared)
     outputs = {key: Path(path) for key, path in json.loads((folder / OUTPUTS).read_text()).items()}
-    return summarise(folder, outputs, time.monotonic() - began, peak, published)
+    return Finished(folder, outputs, time.monotonic() - began, peak)
 
 
 def _mlflow_server() -> str:
@@ -128,11 +168,10 @@ def _new_run(home: Path) -> Path:
     return folder
 
 
-def _supervise(folder: Path, arguments: dict[str, Any]) -> int:
+def _supervise(folder: Path, pipeline: str, board: Board, arguments: dict[str, Any]) -> int:
     """Runs the worker to its end, shows the steps, and returns the peak of memory in bytes."""
     (folder / ARGUMENTS).write_text(json.dumps(arguments, indent=2))
-    board = Board()
-    with _worker(folder) as worker, show(board, folder / PROGRESS) as refresh:
+    with _worker(folder, pipeline) as worker, show(board, folder / PROGRESS) as refresh:
         try:
             peak = _watch(worker, refresh)
         except KeyboardInterrupt:
@@ -156,15 +195,16 @@ def _watch(worker: "subprocess.Popen[bytes]", refresh: Any) -> int:
 
 
 @contextlib.contextmanager
-def _worker(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _worker(folder: Path, pipeline: str) -> Iterator["subprocess.Popen[bytes]"]:
     """Starts the process that runs the pipeline; at the end of the block nothing that it started is left."""
     with tempfile.TemporaryDirectory(prefix="graftline-") as scratch, (folder / LOG).open("ab") as log:
         environment = os.environ | {
             "GRAFTLINE_PROGRESS": str(folder / PROGRESS),
+            "GRAFTLINE_RUN": folder.name,
             "TMPDIR": scratch,  # kfp leaves a folder there for each task
             "PYTHONSAFEPATH": "1",  # a folder of the user's named `docker` is not the package that kfp imports
         }
-        command = [sys.executable, "-m", "graftline.orchestration.worker", str(folder)]
+        command = [sys.executable, "-m", "graftline.orchestration.worker", pipeline, str(folder)]
         worker = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
         )
@@ -200,17 +240,3 @@ def _failure(board: Board, folder: Path) -> str:
 
 def _where(folder: Path) -> str:
     return f"\n  log      {folder / LOG}\n  resume   {RESUME}"
-
-
-@contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    """Sets environment variables while the block runs."""
-    before = {key: os.environ.get(key) for key in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            os.environ.pop(key, None)
-            if value is not None:
-                os.environ[key] = value

@@ -1,4 +1,4 @@
-"""The process that runs the pipeline under `kfp.local`: `python -m graftline.orchestration.worker RUN_FOLDER`.
+"""The process that runs a pipeline under `kfp.local`: `python -m graftline.orchestration.worker PIPELINE RUN_FOLDER`.
 
 It is a process of its own, so that kfp's noise goes into the run's log and not to the user, and so that everything a
 run has started can be stopped with it. It reads `arguments.json`, writes `outputs.json` (paths of the artifacts), and
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 from graftline.files import write_atomic
@@ -69,8 +70,8 @@ class Log(io.TextIOBase):
             file.write(json.dumps(event) + "\n")
 
 
-def main(folder: Path) -> None:
-    """Runs the pipeline with the arguments in `folder` and writes its outputs there.
+def main(name: str, folder: Path) -> None:
+    """Runs the pipeline of that name with the arguments in `folder` and writes its outputs there.
 
     Raises:
         RuntimeError: A step failed; the log says why.
@@ -81,13 +82,10 @@ def main(folder: Path) -> None:
     warnings.simplefilter("ignore")  # that no cluster is here, for each step
     from kfp import local
 
-    from graftline.pipelines.train import train
-
-    for task in train.pipeline_spec.root.dag.tasks.values():
-        task.ClearField("retry_policy")  # someone is watching: fail at once
+    pipeline = getattr(import_module(f"graftline.pipelines.{name}"), name)
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=str(workspace() / "pipeline"), enable_caching=True)
-    outputs = train(**json.loads((folder / ARGUMENTS).read_text())).outputs
+    outputs = pipeline(**json.loads((folder / ARGUMENTS).read_text())).outputs
     write_atomic(folder / OUTPUTS, json.dumps({name: artifact.path for name, artifact in outputs.items()}, indent=2))
 
 
@@ -98,4 +96,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -10,7 +10,7 @@ from graftline.workspace import workspace
 _EVENTS = {
     "promoted": "version {version} became champion{before}",
     "kept": "version {version} was not promoted, version {before} stayed champion",
-    "restored": "version {version} was restored as champion{before}",
+    "restored": "version {version} was made champion by hand{before}",
 }
 
 
@@ -60,7 +60,7 @@ def roll_back(registry: Registry, name: str, to: str = "") -> Promotion:
         if to == present.version:
             raise GraftlineError(f"{name} version {to} is the champion already: nothing was changed")
         registry.client.set_registered_model_alias(name, CHAMPION, to)
-        why = f"rolled back from version {present.version} by hand"
+        why = "`graftline rollback`"
         return log_promotion(registry, name, "restored", to, present.version, why)
 
 

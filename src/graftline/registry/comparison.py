@@ -6,7 +6,7 @@ it becomes champion only when the whole interval lies above zero; nothing change
 """
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +65,21 @@ def judge(
     Raises:
         GraftlineError: The champion's file is not the one that was registered, or a file does not run.
     """
+    found = _judge(registry, dataset, candidate, version, champion, promote)
+    if found.alias == "champion":
+        return found
+    by_hand = f"to make it the champion by hand: `graftline rollback --to {version.version} --name {version.name}`"
+    return replace(found, reason=f"{found.reason}; {by_hand}")
+
+
+def _judge(
+    registry: Registry,
+    dataset: Path,
+    candidate: Candidate,
+    version: RegisteredVersion,
+    champion: RegisteredVersion | None,
+    promote: Promote,
+) -> Verdict:
     if champion is None:
         return Verdict("champion", "it is the first: the registry had no champion to compare it with")
     before = champion.version
@@ -72,11 +87,11 @@ def judge(
         return Verdict("champion", "it is the champion already: an earlier registration was interrupted after that")
     if not champion.bundle:
         reason = f"champion version {before} was not registered by graftline, so its answers cannot be compared"
-        return Verdict("challenger", f"{reason}; {_by_hand(champion)}", before)
+        return Verdict("challenger", reason, before)
     if set(champion.classes) != set(candidate.bundle.classes):
         new, old = (", ".join(names) for names in (candidate.bundle.classes, champion.classes))
         reason = f"its classes ({new}) are not those of champion version {before} ({old}), so they cannot be compared"
-        return Verdict("challenger", f"{reason}; {_by_hand(champion)}", before)
+        return Verdict("challenger", reason, before)
     with tempfile.TemporaryDirectory() as temporary:
         old_file = download_shipped(registry, champion, Path(temporary))
         new_right, old_right = right_answers(dataset, [candidate.shipped, old_file])
@@ -107,7 +122,7 @@ def verdict(
         return Verdict("champion", reason, champion.version, gap)
     if gap.value >= 0:
         reason = f"{reason}: too little evidence that it is better"
-    return Verdict("challenger", f"{reason}; {_by_hand(champion)}", champion.version, gap)
+    return Verdict("challenger", reason, champion.version, gap)
 
 
 def right_answers(dataset: Path, files: list[Path]) -> np.ndarray:
@@ -129,10 +144,6 @@ def right_answers(dataset: Path, files: list[Path]) -> np.ndarray:
     rows = map_threads(lambda image: [model.top_class(image) for model in models], iter_images(dataset, "test"))
     answers = list(track(rows, "comparing with the champion", total=len(truth)))
     return np.array(classes)[truth] == np.array(answers).T
-
-
-def _by_hand(champion: RegisteredVersion) -> str:
-    return f"to make it the champion all the same, set the alias on {champion.name} in MLflow by hand"
 
 
 def _leak(dataset: Path, candidate: Candidate, champion: RegisteredVersion) -> str:

@@ -1,0 +1,128 @@
+"""What comes after `version_data`, shared by the pipelines `train` and `retrain`.
+
+A KFP cluster's cache looks at the names of input artifacts, not at their content; each task therefore also gets the
+hash of its inputs' records as a plain parameter (`inputs_version`).
+"""
+
+from typing import Any, NamedTuple
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Model
+
+from graftline.components.augment import augment
+from graftline.components.evaluate import evaluate
+from graftline.components.export_onnx import export_onnx
+from graftline.components.fine_tune import fine_tune
+from graftline.components.register_model import register_model
+from graftline.components.select_strategy import select_strategy
+from graftline.pipelines.resources import place
+
+
+class Outputs(NamedTuple):
+    """The artifacts of a whole run."""
+
+    dataset: Dataset
+    policy: Artifact
+    plans: Artifact
+    model: Model
+    evaluation: Artifact
+    bundle: Model
+    registration: Artifact
+
+
+def train_on(
+    versioned: dsl.PipelineTask,
+    *,
+    flips: str,
+    backbones: str,
+    strategy: str,
+    image_size: int,
+    rank: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    settings: str,
+    device: str,
+    checkpoints: str,
+    calibration_images: int,
+    min_agreement: float,
+    seed: int,
+    code_version: str,
+    registration: dict[str, Any],
+    register_anew: bool = False,
+) -> Outputs:
+    """Adds all that comes after `version_data` to the pipeline that is being built.
+
+    Args:
+        versioned: The task of `version_data`.
+        flips: This and the next ones as in `train`.
+        backbones: Candidates.
+        strategy: How to transfer.
+        image_size: Side of the input.
+        rank: Which plan.
+        epochs: Passes.
+        batch_size: Images per step.
+        learning_rate: Peak rate.
+        settings: Further settings of the plan.
+        device: Where to train.
+        checkpoints: Where to keep checkpoints.
+        calibration_images: For int8.
+        min_agreement: For int8.
+        seed: Seed.
+        code_version: For the cache.
+        registration: Options of `register_model`.
+        register_anew: Whether to ask the registry each time, as another champion may have come meanwhile.
+
+    Returns:
+        The artifacts of all steps.
+    """
+    data = {
+        "dataset": versioned.outputs["dataset"],
+        "data_version": versioned.outputs["Output"],
+        "code_version": code_version,
+    }
+    policy = augment(**data, flips=flips, seed=seed)
+    chosen = {**data, "policy": policy.outputs["policy"]}
+    plans = select_strategy(
+        **chosen,
+        backbones=backbones,
+        strategy=strategy,
+        image_size=image_size,
+        seed=seed,
+        inputs_version=policy.outputs["Output"],
+    )
+    trained = fine_tune(
+        **chosen,
+        plans=plans.outputs["plans"],
+        rank=rank,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        settings=settings,
+        seed=seed,
+        device=device,
+        checkpoints=checkpoints,
+        inputs_version=plans.outputs["Output"],
+    )
+    finished = {**data, "model": trained.outputs["model"], "inputs_version": trained.outputs["Output"]}
+    evaluated = evaluate(**finished, seed=seed)
+    exported = export_onnx(**finished, calibration_images=calibration_images, min_agreement=min_agreement, seed=seed)
+    registered = register_model(
+        **data,
+        bundle=exported.outputs["bundle"],
+        evaluation=evaluated.outputs["evaluation"],
+        **registration,
+        inputs_version=f"{exported.outputs['Output']} {evaluated.outputs['Output']}",
+    )
+    place(versioned, policy, plans, trained, evaluated, exported, registered)
+    if register_anew:
+        registered.set_caching_options(False)
+    return Outputs(
+        versioned.outputs["dataset"],
+        policy.outputs["policy"],
+        plans.outputs["plans"],
+        trained.outputs["model"],
+        evaluated.outputs["evaluation"],
+        exported.outputs["bundle"],
+        registered.outputs["registration"],
+    )
