@@ -29,7 +29,7 @@ def load_from_hub(backbone: str) -> dict[str, Tensor]:
     """
     _check_published(backbone)
     copy = hub_copy(backbone)
-    if not copy:
+    if not copy and timm.get_pretrained_cfg(backbone).hf_hub_id:
         _check_reachable(backbone)
     overlay = {"file": copy, "custom_load": False} if copy else None
     try:
