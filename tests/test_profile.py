@@ -119,7 +119,7 @@ def test_the_report_names_every_section_and_the_peak() -> None:
     with timer.whole():
         train(network(), timer, steps=3)
     first, *rows, last = timer.report("bf16")
-    assert "2 timed steps" in first
+    assert "2 timed passes" in first
     assert [row.split()[0] for row in rows] == ["decode", "augment", "forward", "backward", "optimizer", "other"]
     assert "of the bf16 peak" in rows[2]
     assert "bf16" in last and "fp32" in last

@@ -58,7 +58,7 @@ class StepTimer:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Wraps the whole run: what is in it and in no section is `other` in the report."""
+        """Wraps the run, in one block or several: what is in it and in no section is `other`; sections lie inside it."""
         started = self._now()
         yield
         self._total += self._now() - started
@@ -83,7 +83,7 @@ class StepTimer:
         used = precision if precision in _DTYPES else "fp32"
         peaks = {name: measure_peak(self._device, _DTYPES[name]) for name in dict.fromkeys((used, "bf16", "fp32"))}
         whole = sum(self.seconds.values())
-        steps = f"{self._calls.get('forward', 0)} timed steps"
+        steps = f"{self._calls.get('forward', 0)} timed passes"
         lines = [f"where {whole:.1f} s of training went ({steps}; the first of each stage is counted, not timed)"]
         for name, seconds in self.seconds.items():
             line = f"  {name:12}{seconds:8.1f} s {seconds / max(whole, 1e-9):6.1%}"
