@@ -58,7 +58,7 @@ class StepTimer:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Wraps the run, in one block or several: what is in it and in no section is `other`; sections lie inside it."""
+        """Wraps the run, in one block or several: what is in it but in no section is `other`. Sections lie inside."""
         started = self._now()
         yield
         self._total += self._now() - started
