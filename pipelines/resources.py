@@ -46,7 +46,6 @@ NEEDS = {
     "export-onnx": Needs("Export for the edge", cache=True),
     "register-model": Needs("Register the model", store=True, mlflow=True),
     "detect-change": Needs("Look for a reason to train again", store=True, mlflow=True, fresh=True),
-    "detect-change": Needs("Look for a reason to train again", store=True, mlflow=True, fresh=True),
 }
 _PROFILE: ContextVar[Profile | None] = ContextVar("profile", default=None)
 
@@ -117,8 +116,6 @@ def _set_access(task: dsl.PipelineTask, profile: Profile) -> None:
         _use_secret(task, profile.store.secret, ACCESS_KEYS, optional=True)
     if NEEDS[task.name].mlflow:
         _use_secret(task, profile.mlflow.secret, MLFLOW_KEYS, optional=True)
-        # The promotion log names the run that it comes from.
-        kubernetes.use_field_path_as_env(task, "GRAFTLINE_RUN", "metadata.labels['pipeline/runid']")
         # The promotion log names the run that it comes from.
         kubernetes.use_field_path_as_env(task, "GRAFTLINE_RUN", "metadata.labels['pipeline/runid']")
 

@@ -38,13 +38,25 @@ def test_submit_sends_the_pipeline_and_only_what_was_set(cluster: StandIn, call:
     assert list(cluster.experiments) == ["graftline"]
 
 
-def test_every_option_of_submit_is_the_pipelines(cluster: StandIn) -> None:
-    from graftline.pipelines.train import train
+def test_a_retraining_is_submitted_and_followed_by_the_same_commands(cluster: StandIn, call: Any) -> None:
+    cluster.states = [{"state": "SUCCEEDED", **details(task("detect-change", "SUCCEEDED", 1, 3))}]
+    words = ["submit", "/data/images", "--production", "/data/new", "--pipeline"]
+    code, _, err = call(*words, "retrain", "--wait")
+    assert code == 0
+    assert "detect_change: done in 2.0 s" in err
+    (run,) = cluster.runs.values()
+    assert run["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "graftline-retrain"
+    assert run["runtime_config"]["parameters"] == {"source": "/data/images", "production": "/data/new"}
+    assert "--production is an option of the pipeline retrain" in call(*words, "train")[2]
 
-    own = {"source", "wait", "profile", "image", "gpus", "experiment", "pipeline_root", "service_account"}
+
+def test_every_option_of_submit_is_the_pipelines(cluster: StandIn) -> None:
+    from graftline.pipelines.retrain import retrain
+
+    own = {"source", "pipeline", "wait", "profile", "image", "gpus", "experiment", "pipeline_root", "service_account"}
     connection = set(parameters(cli.load("cancel"))) - {"run"}
     offered = set(parameters(cli.load("submit"))) - own - connection
-    assert offered | {"source"} <= set(train.pipeline_spec.root.input_definitions.parameters)
+    assert offered | {"source"} <= set(retrain.pipeline_spec.root.input_definitions.parameters)
 
 
 def test_credentials_and_namespace_come_from_the_environment_and_files(
@@ -266,4 +278,6 @@ def test_results_are_shown_where_they_can_be_read(
     assert not list((tmp_path / "work").rglob("*.parquet")), "images are not fetched for a table"
     shutil.rmtree(results / "graftline-train" / "run-1" / "evaluate")
     shutil.rmtree(tmp_path / "work")
-    assert "the run has no evaluation: these steps were answered from the cache" in call("follow", run)[1]
+    assert (
+        "the run has no evaluation: there was nothing to train, or the cluster's cache had it" in call("follow", run)[1]
+    )

@@ -269,6 +269,22 @@ def test_a_local_run_asks_for_nothing() -> None:
     assert all(task.caching_options.enable_cache and not task.retry_policy.max_retry_count for task in tasks)
 
 
+def test_retraining_gets_the_same_settings_below_its_condition(tmp_path: Path) -> None:
+    profile = str(ROOT / "deploy" / "profiles" / "gke-a100.yaml")
+    documents = read_all(compile_pipeline(tmp_path / "retrain.yaml", pipeline="retrain", profile=profile, image=IMAGE))
+    containers = containers_of(documents)
+    assert set(containers) == {*EXECUTORS, "exec-detect-change"}
+    assert {container["image"] for container in containers.values()} == {IMAGE}
+    assert containers["exec-fine-tune"]["resources"]["accelerator"]["resourceCount"] == "1"
+    assert set(kubernetes_of(documents)["deploymentSpec"]["executors"]) == set(containers)
+    spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
+    (condition,) = (task for name, task in spec.root.dag.tasks.items() if name != "detect-change")
+    inner = spec.components[condition.component_ref.name].dag.tasks
+    cached = {name for name, task in inner.items() if task.caching_options.enable_cache}
+    assert set(inner) - cached == {"version-data", "register-model"}
+    assert not spec.root.dag.tasks["detect-change"].caching_options.enable_cache
+
+
 def test_manifests_for_gitops(tmp_path: Path) -> None:
     out = compile_pipeline(tmp_path / "objects.yaml", image=IMAGE, format="manifest", namespace="team")
     pipeline, version = read_all(out)

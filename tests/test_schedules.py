@@ -28,7 +28,7 @@ def test_a_new_schedule_runs_one_at_a_time_and_makes_up_for_nothing(cluster: Sta
     assert (int(one["max_concurrency"]), one["no_catchup"], one["mode"]) == (1, True, "ENABLE")
     assert one["runtime_config"]["parameters"] == {"source": "/data/images", "epochs": 2}
     version = cluster.versions[one["pipeline_version_reference"]["pipeline_version_id"]]
-    assert version["display_name"].startswith("graftline-train-")
+    assert version["display_name"].startswith("graftline-retrain-")
     images = {one["container"]["image"] for one in version["pipeline_spec"]["deploymentSpec"]["executors"].values()}
     assert images == {"graftline@sha256:1"}
 

@@ -17,6 +17,7 @@ _WANTED = {
     "bundle": r".*",
     "registration": r"record\.json",
 }
+_PIPELINES = ("graftline-train", "graftline-retrain")
 
 
 def read_results(run: Any) -> Summary | str:
@@ -38,19 +39,16 @@ def read_results(run: Any) -> Summary | str:
         return f"they lie below {root}, which graftline does not read"
     folder = workspace() / "runs" / f"cluster-{run.run_id}"
     try:
-        outputs = _fetch(Store(root.rstrip("/")), f"{_pipeline_of(run)}/{run.run_id}", folder / "artifacts")
+        outputs: dict[str, Path] = {}
+        for pipeline in _PIPELINES:
+            outputs |= _fetch(Store(root.rstrip("/")), f"{pipeline}/{run.run_id}", folder / "artifacts")
     except StoreError as error:
         return f"they lie below {root}: {error}"
     missing = _WANTED.keys() - outputs.keys()
     if missing:
-        return f"below {root} the run has no {', '.join(sorted(missing))}: these steps were answered from the cache"
+        lacking = ", ".join(sorted(missing))
+        return f"below {root} the run has no {lacking}: there was nothing to train, or the cluster's cache had it"
     return summarise(folder, outputs, _seconds(run), 0)
-
-
-def _pipeline_of(run: Any) -> str:
-    """Returns the name of a run's pipeline: the specification stands alone, or beside what is special to Kubernetes."""
-    spec = run.pipeline_spec or {}
-    return str(spec.get("pipeline_spec", spec).get("pipelineInfo", {}).get("name", "graftline-train"))
 
 
 def _fetch(store: Store, prefix: str, folder: Path) -> dict[str, Path]:

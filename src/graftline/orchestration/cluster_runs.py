@@ -12,24 +12,26 @@ from typing import Any
 
 import yaml
 
-from graftline.orchestration import STEPS
+from graftline.orchestration import RETRAIN_STEPS
 from graftline.orchestration.cluster import Cluster, ClusterAwayError, ClusterError, connect
-from graftline.orchestration.compile import compiled, settings_of
+from graftline.orchestration.compile import Documents, PipelineName, compiled, settings_of
 from graftline.orchestration.follow import fetch_run, follow, reason, steps_of
-from graftline.orchestration.local import run as run_locally
+from graftline.orchestration.help import spelt
 from graftline.orchestration.options import picked, with_options_of
+from graftline.orchestration.retrain import retrain as retrain_locally
 from graftline.orchestration.summary import Summary
 from graftline.progress import say
 
-# Options of a local run that a cluster has no use for.
-LOCAL_ONLY = ("workspace", "published")
+# Options of a local retraining, which has all those of a run, that a cluster has no use for.
+LOCAL_ONLY = ("workspace",)
 _FIND_AGAIN_SECONDS = (1, 2, 4, 8, 15)
 
 
-@with_options_of(run_locally, connect, without=LOCAL_ONLY)
+@with_options_of(retrain_locally, connect, without=LOCAL_ONLY)
 def submit(
     source: str,
     *,
+    pipeline: PipelineName = "train",
     wait: bool = False,
     profile: str = "",
     image: str = "",
@@ -39,10 +41,11 @@ def submit(
     service_account: str = "",
     **options: Any,
 ) -> Summary | str:
-    """Runs the whole pipeline on a Kubeflow cluster.
+    """Runs a whole pipeline on a Kubeflow cluster.
 
     Args:
         source: Images, as for `graftline run`, but where the cluster's tasks see them.
+        pipeline: train runs every step; retrain looks first whether there is reason to.
         wait: Follow the run to its end, and show what it reached.
         profile: YAML file with what the steps get on the cluster; empty means the defaults.
         image: Container image of every step; empty means the profile's.
@@ -57,9 +60,9 @@ def submit(
     Raises:
         GraftlineError: The profile is wrong, the cluster refuses or does not answer, or the run failed.
     """
-    _, documents = compiled(settings_of(profile, image, gpus))
+    _, documents = compiled(settings_of(profile, image, gpus), pipeline)
+    arguments = arguments_of(documents, source, picked(retrain_locally, options))
     cluster = connect(**picked(connect, options))
-    arguments = known_arguments(documents, source, picked(run_locally, options))
     place = {"pipeline_root": pipeline_root or None, "service_account": service_account or None}
     run_id = _create(cluster, documents, arguments, experiment, place)
     shown = f"run      {run_id}\nlink     {cluster.link('runs', run_id)}"
@@ -118,8 +121,8 @@ def logs(run: str, *, step: str = "", **options: Any) -> str:
     """
     cluster = connect(**picked(connect, options))
     details = steps_of(fetch_run(cluster, run))
-    if step and step not in STEPS:
-        raise ClusterError(f"there is no step {step!r}: there are {', '.join(STEPS)}")
+    if step and step not in RETRAIN_STEPS:
+        raise ClusterError(f"there is no step {step!r}: there are {', '.join(RETRAIN_STEPS)}")
     wanted = {name: detail for name, detail in details.items() if step in ("", name)}
     pods = [(name, pod) for name, detail in wanted.items() for pod in _pods(detail)]
     if not pods:
@@ -202,7 +205,7 @@ def _find(cluster: Cluster, name: str, fault: ClusterAwayError) -> str:
 
 def _create(
     cluster: Cluster,
-    documents: list[dict[str, Any]],
+    documents: Documents,
     arguments: dict[str, Any],
     experiment: str,
     place: dict[str, str | None],
@@ -214,11 +217,18 @@ def _create(
         return start_run(cluster, name, experiment, pipeline_package_path=str(package), params=arguments, **place)
 
 
-def known_arguments(documents: list[dict[str, Any]], source: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a pipeline's arguments: the source, and the options of a run that were set to something."""
-    defaults = {name: p.default for name, p in inspect.signature(run_locally).parameters.items()}
-    inputs = documents[0]["root"]["inputDefinitions"]["parameters"]
-    given = {name: value for name, value in options.items() if name in inputs and value != defaults[name]}
+def arguments_of(documents: Documents, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a pipeline's arguments: the source, and the options that were set to something.
+
+    Raises:
+        ClusterError: The pipeline does not take one of them.
+    """
+    defaults = {name: p.default for name, p in inspect.signature(retrain_locally).parameters.items()}
+    given = {name: value for name, value in options.items() if value != defaults[name]}
+    strange = given.keys() - documents[0]["root"]["inputDefinitions"]["parameters"].keys()
+    if strange:
+        name = spelt(min(strange))
+        raise ClusterError(f"{name} is an option of the pipeline retrain: give --pipeline retrain or leave {name} out")
     return {"source": source, **given}
 
 

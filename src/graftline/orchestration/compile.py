@@ -1,8 +1,9 @@
-"""Writes the pipeline for a Kubernetes cluster."""
+"""Writes the pipelines for a Kubernetes cluster."""
 
 import hashlib
 import json
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,21 +16,24 @@ from graftline.orchestration.profiles import load_profile
 from graftline.pipelines.profile import Profile
 
 Documents = list[dict[str, Any]]
+PipelineName = Literal["train", "retrain"]
 
 
 def compile_pipeline(
     out: Path,
     *,
+    pipeline: PipelineName = "train",
     profile: str = "",
     image: str = "",
     gpus: int = -1,
     format: Literal["pipeline", "manifest"] = "pipeline",
     namespace: str = "",
 ) -> Path:
-    """Writes the pipeline as YAML for a Kubeflow Pipelines cluster.
+    """Writes a pipeline as YAML for a Kubeflow Pipelines cluster.
 
     Args:
         out: The file to write, for example `train.yaml`.
+        pipeline: train runs every step; retrain looks first whether there is reason to.
         profile: YAML file with what the steps get on the cluster; empty means the defaults. deploy/profiles holds
             examples.
         image: Container image of every step, best with its digest (`registry/graftline@sha256:...`); empty means the
@@ -49,7 +53,7 @@ def compile_pipeline(
     if out.suffix not in (".yaml", ".yml"):
         raise GraftlineError(f"{out} must end in .yaml: Kubeflow Pipelines takes no other name")
     settings = settings_of(profile, image, gpus)
-    header, documents = compiled(settings)
+    header, documents = compiled(settings, pipeline)
     if format == "manifest":
         documents = _objects(documents, namespace)
     write_atomic(out, header + yaml.safe_dump_all(documents, sort_keys=True))
@@ -68,24 +72,24 @@ def settings_of(profile: str, image: str = "", gpus: int = -1) -> Profile:
     return load_profile(profile, **overrides)
 
 
-def compiled(profile: Profile) -> tuple[str, Documents]:
+def compiled(profile: Profile, pipeline: PipelineName = "train") -> tuple[str, Documents]:
     """Returns the comment at the top of KFP's file and its documents: PipelineSpec and PlatformSpec."""
     from kfp import dsl
     from kfp.compiler import Compiler
 
     from graftline.pipelines.resources import cluster
-    from graftline.pipelines.train import train
 
     config = dsl.PipelineConfig(
         ttl_seconds_after_finished=profile.keep_finished, active_deadline_seconds=profile.run_time_limit
     )
+    template = getattr(import_module(f"graftline.pipelines.{pipeline}"), pipeline)
+    title = template.pipeline_spec.pipeline_info.display_name
     with cluster(profile):
-        title = train.pipeline_spec.pipeline_info.display_name
-        pipeline = dsl.pipeline(name=train.name, display_name=title, pipeline_config=config)(train.pipeline_func)
+        built = dsl.pipeline(name=template.name, display_name=title, pipeline_config=config)(template.pipeline_func)
     parameters = {"code_version": code_version(), "tracking_uri": profile.mlflow.uri}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "train.yaml"
-        Compiler().compile(pipeline, str(path), pipeline_parameters=parameters)
+        path = Path(folder) / "pipeline.yaml"
+        Compiler().compile(built, str(path), pipeline_parameters=parameters)
         text = path.read_text()
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     return header, list(yaml.safe_load_all(text))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from graftline.orchestration import STEPS
-from graftline.orchestration.board import Board, show
+from graftline.orchestration import RETRAIN_STEPS
+from graftline.orchestration.board import Board, Step, show
 from graftline.orchestration.cluster import Cluster, ClusterAwayError, ClusterError
 from graftline.progress import say
 
@@ -54,9 +54,12 @@ def follow(cluster: Cluster, run_id: str) -> Any:
     with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
         events = Path(folder) / "events.jsonl"
         events.touch()
-        with show(Board(), events) as refresh:
+        board = Board()
+        with show(board, events) as refresh:
             try:
                 for run in _states(cluster, run_id, refresh):
+                    # Only from its tasks can be seen that a run is a retraining: that step comes before the others.
+                    board.steps = {name: Step() for name in steps_of(run) if name not in board.steps} | board.steps
                     with events.open("a") as file:
                         file.writelines(json.dumps(event) + "\n" for event in _events(run, seen))
                     refresh()
@@ -114,7 +117,7 @@ def steps_of(run: Any) -> dict[str, Any]:
     named = {}
     for detail in (run.run_details and run.run_details.task_details) or ():
         step = titles.get(detail.display_name or "", (detail.display_name or "").replace("-", "_"))
-        if step in STEPS:
+        if step in RETRAIN_STEPS:
             named[step] = detail
     return named
 
