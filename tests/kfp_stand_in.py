@@ -18,6 +18,7 @@ import kfp_server_api
 import yaml
 
 API = "/apis/v2beta1"
+KUBERNETES_PROXY = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy"
 ENUMS = {"RecurringRunMode", "V2beta1RuntimeState", "V2beta1RecurringRunStatus"}
 
 
@@ -155,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _route(self, method: str, path: str, query: dict[str, list[str]], content: bytes) -> tuple[int, Any]:
         for pattern, function in ROUTES:
-            found = re.fullmatch(pattern, f"{method} {path}")
+            found = re.fullmatch(pattern, f"{method} {path.removeprefix(KUBERNETES_PROXY)}")
             if found:
                 return 200, function(self.state, query, content, **found.groupdict())
         raise KeyError(path)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp_stand_in import API, StandIn, details, task
+import yaml
+from kfp_stand_in import API, KUBERNETES_PROXY, StandIn, details, task
 from registry_inputs import make_bundle, make_dataset, make_evaluation, threshold, trained
 
 from graftline import cli
@@ -215,6 +216,24 @@ def test_no_server_and_no_address_are_one_line(cluster: StandIn, call: Any, monk
     assert "--ca: the file /none does not exist" in call("runs", "--ca", "/none")[2]
     monkeypatch.delenv("GRAFTLINE_HOST")
     assert "no cluster is named: give --host, set GRAFTLINE_HOST, or set up kubectl" in call("runs")[2]
+
+
+def test_kubectls_configuration_leads_through_the_kubernetes_api(
+    cluster: StandIn, call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("GRAFTLINE_HOST")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    # The Kubernetes client reads that variable when it is imported.
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+    place = {"name": "here", "cluster": {"server": cluster.url}}
+    context = {"name": "mine", "context": {"cluster": "here", "user": "me"}}
+    about = {"clusters": [place], "contexts": [context], "users": [{"name": "me", "user": {"token": "abc"}}]}
+    whole = {"apiVersion": "v1", "kind": "Config", "current-context": "mine", **about}
+    (tmp_path / "config").write_text(yaml.safe_dump(whole))
+    assert call("runs")[0] == 0
+    assert cluster.calls == [f"GET {KUBERNETES_PROXY}{API}/{path}" for path in ("healthz", "runs")]
+    assert cluster.requests[-1][3]["authorization"] == "Bearer abc"
+    assert "kubectl's configuration has no such context" in call("runs", "--context", "other")[2]
 
 
 def test_logs_of_each_pod(cluster: StandIn, call: Any) -> None:

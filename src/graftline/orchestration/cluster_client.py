@@ -23,6 +23,30 @@ class Client(kfp.Client):  # type: ignore[misc]
         super().__init__(**options)
         self.api: kfp_server_api.ApiClient = self._run_api.api_client
 
+    def _load_config(self, *args: Any, **options: Any) -> Any:
+        """Finds address and credentials as kfp does, and mends what goes wrong with kubectl's configuration.
+
+        The Kubernetes client refreshes its token before every call, and puts its own address, without the path to
+        Kubeflow Pipelines, in the place of kfp's, and its own hook in the place of any other. And kfp goes on to
+        localhost when there is nothing it can load.
+
+        Raises:
+            GraftlineError: kubectl's configuration names no cluster.
+        """
+        config = super()._load_config(*args, **options)
+        given = args[0] if args else options.get("host")
+        if not given and config.host == kfp_server_api.Configuration().host:
+            raise GraftlineError("kubectl's configuration has no such context, or none that is current: give --context")
+        host, refresh = config.host.rstrip("/"), config.refresh_api_key_hook
+
+        def keep_address(configuration: Any) -> None:
+            refresh(configuration)
+            configuration.host, configuration.refresh_api_key_hook = host, keep_address
+
+        config.host = host
+        config.refresh_api_key_hook = keep_address if refresh else None
+        return config
+
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
         """Asks the server for its state, once: kfp itself tries five times, five seconds apart.
 
