@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast lint bench images lock
+.PHONY: help setup demo test test-fast lint bench seeds images lock
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -42,8 +42,11 @@ lint: $(READY) ## style, types, import direction, Dockerfile
 	@$(BIN)/pytest tests/test_architecture.py
 	@$(BIN)/hadolint docker/Dockerfile
 
-bench: $(READY) ## measure, and print the figures that the documents show
-	@for script in benchmarks/[a-z]*.py; do [ -f "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(READY) ## training beside the PyTorch tutorial and fastai, and what makes it fast (half an hour)
+	@for script in depthwise memory training; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py; done
+
+seeds: $(READY) ## the demo over three seeds: accuracy, spread, seconds
+	@$(BIN)/python benchmarks/seeds.py
 
 images: ## build the container images graftline:VERSION-cpu and -cuda (CONTAINERS=podman works too)
 	@for target in cpu cuda; do $(CONTAINERS) build --file docker/Dockerfile --target "$$target" \

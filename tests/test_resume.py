@@ -89,9 +89,7 @@ def _make(request: pytest.FixtureRequest, folder: Path, name: str, **changes: ob
     return _Training(*inputs, folder, {**_PLANS[name], **changes})
 
 
-@pytest.mark.parametrize(
-    ("name", "epochs"), [("fine_tuning", (2,)), ("progressive", (1, 2, 3)), ("extraction", (0,))]
-)
+@pytest.mark.parametrize(("name", "epochs"), [("fine_tuning", (2,)), ("progressive", (1, 2, 3)), ("extraction", (0,))])
 def test_a_killed_run_ends_with_the_weights_of_a_whole_one(
     name: str, epochs: tuple[int, ...], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -198,6 +198,7 @@ class TransferPlan(_Part):
         l2_sp: Strength of the pull towards the pretrained weights (Li et al. 2018, "Explicit Inductive Bias for
             Transfer Learning with Convolutional Networks"); 0: none.
         balance: Against rare classes: weights in the loss, or drawing images of every class equally often.
+        views: Views of each training image that the head is solved on: 1: as it is; more: augmented ones besides.
         patience: Epochs without a lower validation loss after which training ends; 0: never early.
         accumulation: Parts that a batch is computed in, one after the other, to save memory; the result is the same.
         from_scratch: Random weights instead of pretrained ones.
@@ -226,6 +227,7 @@ class TransferPlan(_Part):
     cutmix: float = Field(default=0.0, ge=0)
     l2_sp: float = Field(default=0.0, ge=0)
     balance: Balance = "none"
+    views: int = Field(default=1, ge=1)
     patience: int = Field(default=0, ge=0)
     accumulation: int = Field(default=1, ge=1)
     from_scratch: bool = False

@@ -19,7 +19,8 @@ def list_cautions(measured: Measurements, model: TrainedModel, split: str) -> li
         model: The model's record.
         split: The split that was measured.
     """
-    return [*_on_split(measured, model, split), *_on_classes(measured), *_on_domains(measured)]
+    training = [f"While training, in epoch {event.epoch}: {event.message}." for event in model.events]
+    return [*_on_split(measured, model, split), *_on_classes(measured), *_on_domains(measured), *training]
 
 
 def _on_split(measured: Measurements, model: TrainedModel, split: str) -> Iterator[str]:

@@ -47,7 +47,8 @@ def fine_tune(
         learning_rate: Peak rate instead of the plan's; 0 keeps the plan's.
         settings: Other settings instead of the plan's, as name=value separated by commas: schedule, warmup_steps,
             layer_decay, group_rates, frozen_groups, stage_epochs, weight_decay, label_smoothing, ema_decay, dropout,
-            drop_path, mixup, cutmix, l2_sp, balance, patience, accumulation, from_scratch, image_size, strategy.
+            drop_path, mixup, cutmix, l2_sp, balance, views, patience, accumulation, from_scratch,
+            image_size, strategy.
         seed: Of data order and augmentation.
         device: auto, cpu or cuda.
         precision: auto takes bf16 where the hardware computes it natively.
@@ -79,7 +80,9 @@ def fine_tune(
     run = Path(checkpoints or workspace() / "checkpoints") / sha256_bytes("\n".join(parts).encode())[:16]
     saved = Checkpoints(run, None if checkpoints else lasting_store(), accelerator.is_main_process)
     timer = StepTimer(profile, accelerator.device)
-    result = carry_out(plan, chosen, load_transfer_data(dataset, plan), accelerator, saved, seed, timer)
+    with timer.whole(), timer.section("decode"):
+        images = load_transfer_data(dataset, plan)
+    result = carry_out(plan, chosen, images, accelerator, saved, seed, timer)
     for line in timer.report(accelerator.mixed_precision) if profile else []:
         say(line)
     if accelerator.is_main_process:
@@ -98,7 +101,7 @@ def _write(
 
     write_atomic(folder / "history.json", json.dumps(result.history, indent=2) + "\n")
     if len(result.history) > 1:
-        draw_curves(folder / "curves.png", result.history, result.kept_epoch)
+        draw_curves(folder / "curves.png", result.history, result.rates, result.kept_epoch)
     TrainedModel(
         data_version=data.version,
         policy=policy.sha256,

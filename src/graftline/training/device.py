@@ -60,4 +60,4 @@ def _keep_freed_memory() -> None:
     if hasattr(library, "gnu_get_libc_version"):
         library.mallopt(_M_MMAP_MAX, 0)
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        library.mallopt(_M_TOP_PAD, 2**26)
+        library.mallopt(_M_TOP_PAD, 2**24)

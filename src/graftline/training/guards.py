@@ -1,5 +1,6 @@
 """What is watched while training, each finding an event in the record and the report."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,47 +10,59 @@ from graftline.intervals import wilson
 from graftline.records import TrainingEvent
 
 FEW_TO_CHOOSE_BY = 100
-_RISE = 1.5
+_RISE, _GUESSING = 1.2, 1.1
 _WINDOW = 8
 _OVERFITTING_EPOCHS = 3
 
 
 class RateTooHigh(Exception):
-    """The loss rises or is no longer a number: the caller goes back to the last good state with half the rate."""
+    """The loss rises or is no longer a number: the caller goes back to the last good state with half the rate.
+
+    Args:
+        loss: What it is.
+        lowest: What it has been.
+    """
+
+    def __init__(self, loss: float, lowest: float) -> None:
+        super().__init__(f"the training loss has risen from {lowest:.3f} to {loss:.3f}")
+        self.is_number = math.isfinite(loss)
 
 
 class LossWatch:
-    """Compares the training loss with the lowest it has been.
+    """Compares the training loss with the lowest it has been, and with that of guessing.
 
-    A solved head starts low, so the loss of the first steps is the mark: a rate that does no harm stays near it.
+    Augmentation, dropout and mixing move the loss of a sound model too, but not above that of one that guesses.
 
     Args:
+        classes: Number of classes.
         lowest: Lowest mean loss over a window of steps so far.
         window: Losses of the steps since the last whole window.
     """
 
-    def __init__(self, lowest: float = float("inf"), window: Sequence[float] = ()) -> None:
+    def __init__(self, classes: int, lowest: float = float("inf"), window: Sequence[float] = ()) -> None:
+        self._guessing = _GUESSING * math.log(classes)
         self._lowest, self._window = lowest, list(window)
 
     def state(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal one."""
+        """Returns what changes from step to step, as arguments."""
         return {"lowest": self._lowest, "window": list(self._window)}
 
     def add(self, loss: float) -> None:
         """Takes the loss of one step.
 
         Raises:
-            RateTooHigh: It is not a number, or the mean of the last steps is half as high again as the lowest.
+            RateTooHigh: It is no number, or the mean of the last steps is above guessing and far above the lowest.
         """
-        if not np.isfinite(loss):
-            raise RateTooHigh(f"the training loss is {loss}")
+        if not math.isfinite(loss):
+            raise RateTooHigh(loss, min(self._lowest, self._guessing))
         self._window.append(loss)
         if len(self._window) < _WINDOW:
             return
         mean = float(np.mean(self._window))
         self._window.clear()
-        if mean > _RISE * self._lowest:
-            raise RateTooHigh(f"the training loss has risen from {self._lowest:.3f} to {mean:.3f}")
+        lowest = min(self._lowest, self._guessing)
+        if mean > max(_RISE * lowest, self._guessing):
+            raise RateTooHigh(mean, lowest)
         self._lowest = min(self._lowest, mean)
 
 
@@ -70,7 +83,7 @@ def watch_validation_size(images: int) -> list[TrainingEvent]:
 
 
 def watch_overfitting(history: Sequence[dict[str, float]]) -> list[TrainingEvent]:
-    """Says when the training loss has fallen for three epochs while the validation loss was above its lowest.
+    """Says when the training loss, now below the validation loss, falls while that stays above its lowest for 3 epochs.
 
     Args:
         history: Rows of the loop; row 0 is the state before any epoch.
@@ -86,6 +99,8 @@ def watch_overfitting(history: Sequence[dict[str, float]]) -> list[TrainingEvent
     if not falls or any(row["validation_loss"] <= lowest for row in recent):
         return []
     gap = recent[-1]["validation_loss"] - recent[-1]["train_loss"]
+    if gap <= 0:  # augmentation and label smoothing make the training loss the higher one
+        return []
     message = (
         f"for {_OVERFITTING_EPOCHS} epochs the training loss falls while the validation loss stays above its lowest "
         f"(now {gap:+.3f} apart): more augmentation, weight decay or fewer epochs may help"

@@ -64,6 +64,7 @@ class Progress:
         kept: The epoch with the lowest validation loss so far; empty before the first.
         watch: State of the guard against rates that are too high.
         history: One row per epoch.
+        rates: Peak learning rate of every step.
         events: What the guards found, as TrainingEvent's fields.
     """
 
@@ -75,6 +76,7 @@ class Progress:
     kept: dict[str, Any] = field(default_factory=dict)
     watch: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -106,7 +108,8 @@ class Trainer:
         self._accelerator, self._checkpoints = accelerator, checkpoints
         self._groups = layer_groups(stepper.model)
         self._progress = Progress()
-        self._watch = LossWatch()
+        self._classes = int(train_labels.max()) + 1
+        self._watch = LossWatch(self._classes)
         self._pending: list[Tensor] = []
         self._predictions = np.empty(0, dtype=np.int64)
         self._losses = torch.empty(0)
@@ -185,20 +188,25 @@ class Trainer:
         mean = progress.losses / len(batches)
         progress.epoch, progress.step, progress.losses = progress.epoch + 1, 0, 0.0
         speed = {"seconds": seconds, "images_per_second": images / seconds}
-        rate = max(group["lr"] for group in self._stepper.optimizer.param_groups)
-        return {"train_loss": mean, **self._validate(), "learning_rate": rate, **speed}
+        return {"train_loss": mean, **self._validate(), "learning_rate": progress.rates[-1], **speed}
 
     def _look(self) -> None:
         """Reads the losses of the last steps; not at every step, as reading waits for a GPU."""
         losses = [loss.item() for loss in self._pending]
         self._pending.clear()
         for loss in losses:
-            self._watch.add(loss)
+            try:
+                self._watch.add(loss)
+            except RateTooHigh as reason:
+                if not reason.is_number or self._progress.rate_factor > _LOWEST_FACTOR:
+                    raise  # at the lowest rate a high loss is the data's, not the rate's
             self._progress.losses += loss
 
     def _set_rate(self, stage: Stage, step: int, steps: int) -> None:
         factor = schedule_factor(self._plan.schedule, step, steps, min(self._plan.warmup_steps, steps // 4))
-        self._stepper.set_rate(stage.learning_rate * factor * self._progress.rate_factor)
+        rate = stage.learning_rate * factor * self._progress.rate_factor
+        self._stepper.set_rate(rate)
+        self._progress.rates.append(rate)
 
     def _is_asked(self, termination: Termination) -> bool:
         """Whether any of the processes was asked to end: all of them must save at the same step."""
@@ -211,9 +219,7 @@ class Trainer:
         """Returns to the last checkpoint and goes on from there at half the rate."""
         factor = self._progress.rate_factor / 2
         if factor < _LOWEST_FACTOR:
-            raise GraftlineError(
-                f"{reason}, even at {2 * factor:g} of the learning rate: look at the data and its labels"
-            )
+            raise GraftlineError(f"{reason}, even at {2 * factor:g} of the learning rate: give a lower --learning_rate")
         state = self._checkpoints.latest()
         assert state is not None, "a run starts with a checkpoint"
         epoch = self._progress.epoch + 1
@@ -302,5 +308,5 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         self._stepper.load(state)
         self._progress = Progress(**state["progress"])
-        self._watch = LossWatch(**self._progress.watch)
+        self._watch = LossWatch(self._classes, **self._progress.watch)
         self._pending.clear()

@@ -15,6 +15,7 @@ _LOWEST, _HIGHEST = 1e-6, 1e-1
 _STEPS = 100
 _SMOOTHING = 0.9
 _DIVERGED = 3.0
+_FIRST = 10  # steps that make the loss of the start
 _SAFETY = 10.0
 
 
@@ -34,7 +35,7 @@ class RangeTest:
 
 
 def try_rates(stepper: Stepper, labels: np.ndarray, batch_size: int, seed: int) -> RangeTest:
-    """Trains with a rate that grows geometrically until the loss is three times its lowest.
+    """Trains with a rate that grows geometrically until the smoothed loss is three times what it was at the start.
 
     Args:
         stepper: A model that can be stepped; it is changed.
@@ -52,11 +53,12 @@ def try_rates(stepper: Stepper, labels: np.ndarray, batch_size: int, seed: int) 
         loss = stepper.step(make_batches(labels, batch_size, seed, epoch, False)[batch], epoch, batch).item()
         smooth = _SMOOTHING * smooth + (1 - _SMOOTHING) * loss
         corrected = smooth / (1 - _SMOOTHING ** (step + 1))
-        if not math.isfinite(loss) or (losses and corrected > _DIVERGED * min(losses)):
+        if not math.isfinite(loss) or (step >= _FIRST and corrected > _DIVERGED * losses[_FIRST - 1]):
             break
         rates.append(rate)
         losses.append(corrected)
-    return RangeTest(rates, losses, rates[int(np.argmin(losses))] / _SAFETY)
+    lowest = int(np.argmin(losses[_FIRST - 1 :])) + _FIRST - 1
+    return RangeTest(rates, losses, rates[lowest] / _SAFETY)
 
 
 def draw_range_test(path: Path, result: RangeTest) -> None:

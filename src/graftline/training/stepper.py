@@ -22,7 +22,7 @@ from graftline.training.profile import StepTimer
 from graftline.training.sampling import balanced_weights, view_seeds
 
 _CLIP_NORM = 1.0
-_EVALUATION_BATCH = 64
+_EVALUATION_BATCH = 32
 
 
 class Stepper:

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from graftline.augmentation.apply import Augmenter
 from graftline.data.dataset import load_images, open_split
 from graftline.errors import GraftlineError
 from graftline.intervals import wilson
@@ -30,6 +31,8 @@ from graftline.training.probe import cross_validate, set_head, solve_head
 from graftline.training.profile import StepTimer
 from graftline.training.range_test import RangeTest, try_rates
 from graftline.training.stepper import Stepper
+
+_VIEWED = 64
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class TransferResult:
         kept_epoch: 0: the solved head.
         validation_accuracy: Of the kept weights.
         history: One row per epoch.
+        rates: Peak learning rate of every step.
         events: What the guards found.
     """
 
@@ -71,6 +75,7 @@ class TransferResult:
     kept_epoch: int
     validation_accuracy: Interval
     history: list[dict[str, float]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
     events: list[TrainingEvent] = field(default_factory=list)
 
 
@@ -87,8 +92,8 @@ def load_transfer_data(dataset: Path, plan: TransferPlan) -> TransferData:
         Images(load_images(dataset, split, plan.image_size, how), open_split(dataset, split).labels)
         for split in ("train", "validation")
     )
-    trains_layers = plan.strategy != "feature_extraction"
-    large = load_images(dataset, "train", _crop_source_side(plan.image_size), how) if trains_layers else train.pixels
+    augments = plan.strategy != "feature_extraction" or plan.views > 1
+    large = load_images(dataset, "train", _crop_source_side(plan.image_size), how) if augments else train.pixels
     return TransferData(record.version, train, validation, large, len(record.classes))
 
 
@@ -133,9 +138,16 @@ def carry_out(
             progress = trainer.run(ready.stages)
     images = len(data.validation.labels)
     accuracy = wilson(round(progress.kept["accuracy"] * images), images)
-    events = [TrainingEvent.model_validate(event) for event in progress.events]
-    started_from = input_spec(plan.backbone), ready.weights
-    return TransferResult(ready.model.cpu(), *started_from, progress.kept["epoch"], accuracy, progress.history, events)
+    return TransferResult(
+        model=ready.model.cpu(),
+        spec=input_spec(plan.backbone),
+        pretrained=ready.weights,
+        kept_epoch=progress.kept["epoch"],
+        validation_accuracy=accuracy,
+        history=progress.history,
+        rates=progress.rates,
+        events=[TrainingEvent.model_validate(event) for event in progress.events],
+    )
 
 
 def find_rate(
@@ -194,7 +206,7 @@ def _made_ready(job: _Job) -> Iterator[_Ready]:
         raise GraftlineError(f"group_rates has {len(plan.group_rates)} rates, {plan.backbone} has {len(groups)} groups")
     if not plan.from_scratch:
         with accelerator.main_process_first():  # the others read its cached features
-            _solve_head(model, weights, plan, spec, job.data, accelerator, job.seed)
+            _solve_head(job, model, weights)
     stages = make_stages(plan, len(groups))
     frozen = min((stage.frozen_groups for stage in stages), default=len(groups) - 1)
     never_trained = Freezer(model, groups, frozen, norm_statistics_frozen=not plan.from_scratch)
@@ -241,17 +253,26 @@ def make_stages(plan: TransferPlan, groups: int) -> list[Stage]:
     ]
 
 
-def _solve_head(
-    model: nn.Module,
-    weights: str,
-    plan: TransferPlan,
-    spec: InputSpec,
-    data: TransferData,
-    accelerator: Accelerator,
-    seed: int,
-) -> None:
-    content = FeatureKey(data.version, "train", plan.backbone, weights)
-    features = cached_features(model, data.train.pixels, content, spec, accelerator).late
-    labels = data.train.labels
-    strength = plan.evidence.regularisation if plan.evidence else cross_validate(features, labels, seed).regularisation
-    set_head(model.get_submodule(head_name(model)), *solve_head(features, labels, strength))
+def _solve_head(job: _Job, model: nn.Module, weights: str) -> None:
+    """Solves the head on features of the images as they are, and of as many augmented views as the plan wants."""
+    plan, labels = job.plan, job.data.train.labels
+    features = [_features_of_view(job, model, weights, view) for view in range(plan.views)]
+    strength = plan.evidence.regularisation if plan.evidence else None
+    strength = strength or cross_validate(features[0], labels, job.seed).regularisation
+    solved = solve_head(np.concatenate(features), np.tile(labels, plan.views), strength / plan.views)
+    set_head(model.get_submodule(head_name(model)), *solved)
+
+
+def _features_of_view(job: _Job, model: nn.Module, weights: str, view: int) -> np.ndarray:
+    """Returns the features of the training images: as they are (view 0) or augmented."""
+    plan, data, spec = job.plan, job.data, input_spec(job.plan.backbone)
+    pixels, name = data.train.pixels, "train"
+    if view:
+        augment = Augmenter(job.policy, plan.image_size, spec.interpolation)
+        seeds = range(view * len(data.large), (view + 1) * len(data.large))
+        parts = (range(start, min(start + _VIEWED, len(data.large))) for start in range(0, len(data.large), _VIEWED))
+        views = [augment(torch.from_numpy(data.large[part]), [seeds[i] for i in part]) for part in parts]
+        pixels, name = torch.cat(views).numpy(), f"train, view {view} of policy {job.policy.sha256}"
+    return cached_features(
+        model, pixels, FeatureKey(data.version, name, plan.backbone, weights), spec, job.accelerator
+    ).late

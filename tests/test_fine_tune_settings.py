@@ -1,0 +1,137 @@
+"""Settings of a plan through the public door, on real images and weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from graftline import fine_tune
+from graftline.errors import GraftlineError
+from graftline.models.trained import WEIGHTS_FILE, load_trained
+from graftline.orchestration.find_lr import find_lr
+from graftline.records import TrainedModel, TransferPlans, read_record
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def inputs(solar_dataset: Path, policy: Path, plans: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Dataset, policy, and plans whose first one fine-tunes small images for an epoch of many steps."""
+    record = read_record(plans, TransferPlans)
+    small = {"image_size": 64, "epochs": 1, "batch_size": 4, "evidence": None, "warmup_steps": 0}
+    plan = record.plans[0].model_copy(update={**small, "strategy": "fine_tuning", "frozen_groups": 4})
+    (tmp_path / "plans").mkdir()
+    record.model_copy(update={"plans": [plan]}).write(tmp_path / "plans")
+    return solar_dataset, policy, tmp_path / "plans"
+
+
+@pytest.fixture
+def pretrained(inputs: tuple[Path, Path, Path], tmp_path: Path) -> dict[str, torch.Tensor]:
+    """The weights before any step."""
+    fine_tune(*inputs, tmp_path / "start", settings="strategy=feature_extraction", checkpoints=str(tmp_path / "c"))
+    return load_file(tmp_path / "start" / WEIGHTS_FILE)
+
+
+def _train(inputs: tuple[Path, Path, Path], out: Path, settings: str, **options: object) -> TrainedModel:
+    return fine_tune(*inputs, out, settings=settings, checkpoints=str(out) + "-saved", **options)  # type: ignore[arg-type]
+
+
+def _distance(folder: Path, start: dict[str, torch.Tensor], only: str = "blocks.6") -> float:
+    weights = load_file(folder / WEIGHTS_FILE)
+    moved = [(weights[n] - start[n]).square().sum() for n in start if n.startswith(only) and "running" not in n]
+    return float(sum(moved))
+
+
+def test_a_rate_that_is_too_high_is_halved_from_the_last_good_state(
+    inputs: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    record = _train(inputs, tmp_path / "out", "epochs=2", learning_rate=1e-2)
+    assert [event.kind for event in record.events].count("rate_lowered") >= 1
+    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "out" / WEIGHTS_FILE).values())
+    rates = {row["learning_rate"] for row in json.loads((tmp_path / "out" / "history.json").read_text())[1:]}
+    assert max(rates) <= 5e-3
+
+
+def test_a_rate_beyond_saving_ends_with_one_line_and_no_model(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(GraftlineError, match=r"even at .* of the learning rate"):
+        _train(inputs, tmp_path / "out", "epochs=2,schedule=constant", learning_rate=1e6)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_pull_of_l2_sp_keeps_weights_near_the_pretrained_ones(
+    inputs: tuple[Path, Path, Path], pretrained: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    free, held = (
+        _distance(_out(inputs, tmp_path, f"l2_sp={pull},ema_decay=0,epochs=2"), pretrained) for pull in (0, 10)
+    )
+    assert 0 < held < free
+
+
+def _out(inputs: tuple[Path, Path, Path], folder: Path, settings: str) -> Path:
+    out = folder / settings.replace("=", "-").replace(",", "_")
+    _train(inputs, out, settings)
+    return out
+
+
+def test_explicit_group_rates_move_only_their_groups(
+    inputs: tuple[Path, Path, Path], pretrained: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    rates = ";".join(["0"] * 7 + ["1e-4", "0"])
+    out = _out(inputs, tmp_path, f"group_rates=[{rates}],frozen_groups=0,ema_decay=0,weight_decay=0")
+    assert _distance(out, pretrained, "blocks.6") > 0
+    for still in ("conv_stem", "blocks.0", "blocks.5", "classifier"):
+        assert _distance(out, pretrained, still) == pytest.approx(0, abs=1e-9), still
+    with pytest.raises(GraftlineError, match="group_rates has 2 rates, tf_efficientnet_lite0 has 9 groups"):
+        _train(inputs, tmp_path / "wrong", "group_rates=[1e-4;1e-4]")
+
+
+def test_from_scratch_starts_from_random_weights_and_learns_its_statistics(
+    inputs: tuple[Path, Path, Path], pretrained: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    record = _train(inputs, tmp_path / "out", "from_scratch=true,frozen_groups=0,ema_decay=0")
+    weights = load_file(tmp_path / "out" / WEIGHTS_FILE)
+    assert record.pretrained.startswith("random")
+    assert not torch.allclose(weights["conv_stem.weight"], pretrained["conv_stem.weight"], atol=0.05)
+
+
+def test_more_views_give_another_head_on_the_same_backbone(
+    inputs: tuple[Path, Path, Path], pretrained: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    _train(inputs, tmp_path / "out", "strategy=feature_extraction,views=3")
+    weights = load_file(tmp_path / "out" / WEIGHTS_FILE)
+    changed = {name for name in weights if not torch.equal(weights[name], pretrained[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("settings", ["dropout=0.5,drop_path=0.2", "mixup=0.4,cutmix=1", "balance=sampling,patience=1"])
+def test_regularised_training_ends_with_a_model_that_answers(
+    inputs: tuple[Path, Path, Path], tmp_path: Path, settings: str
+) -> None:
+    _train(inputs, tmp_path / "out", settings)
+    _, model = load_trained(tmp_path / "out")
+    with torch.inference_mode():
+        assert model(torch.randn(2, 3, 64, 64)).isfinite().all()
+
+
+def test_profile_says_where_the_time_went(
+    inputs: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _train(inputs, tmp_path / "out", "", profile=True)
+    said = capsys.readouterr().err
+    assert all(word in said for word in ("augment", "forward", "backward", "optimizer", "GFLOP/s"))
+
+
+def test_the_range_test_suggests_a_rate_below_the_one_that_ruins(
+    inputs: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    text = find_lr(*inputs, tmp_path / "rates")
+    rates, _ = np.loadtxt(tmp_path / "rates" / "range_test.csv", delimiter=",", skiprows=1).T
+    assert (np.diff(rates) > 0).all() and len(rates) > 20
+    suggestion = float(text.split("--learning_rate ")[1].split()[0])
+    assert rates[0] / 10 <= suggestion < rates[-1]
+    assert (tmp_path / "rates" / "range_test.png").stat().st_size > 1000
+    with pytest.raises(GraftlineError, match="no rate to find"):
+        find_lr(*inputs, tmp_path / "none", settings="strategy=feature_extraction")
