@@ -17,11 +17,11 @@ from graftline.records import (
     DataVersion,
     EdgeBundle,
     Evaluation,
-    R,
     Registration,
     TrainedModel,
     read_record,
 )
+from graftline.records.base import R
 
 
 @dataclass(frozen=True)

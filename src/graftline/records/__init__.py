@@ -1,0 +1,40 @@
+"""The typed, versioned records that travel between steps.
+
+Every step writes a folder with a `record.json` and its files. A record names its inputs by content hash, so that a
+chain of records leads from an edge file back to the data. Records hold no machine paths and no times, so that the same
+work gives the same record.
+"""
+
+from graftline.records.base import RECORD_FILE, FileEntry, Interval, Part, Record, list_files, read_record
+from graftline.records.change import Change, Drift
+from graftline.records.data import AugmentationPolicy, DataVersion
+from graftline.records.edge import EdgeBundle, Registration, Variant
+from graftline.records.model import ClassMetrics, Evaluation, TrainedModel, TrainingEvent
+from graftline.records.transfer import Balance, ProbeEvidence, Schedule, Strategy, TransferPlan, TransferPlans
+
+__all__ = [
+    "RECORD_FILE",
+    "AugmentationPolicy",
+    "Balance",
+    "Change",
+    "ClassMetrics",
+    "DataVersion",
+    "Drift",
+    "EdgeBundle",
+    "Evaluation",
+    "FileEntry",
+    "Interval",
+    "Part",
+    "ProbeEvidence",
+    "Record",
+    "Registration",
+    "Schedule",
+    "Strategy",
+    "TrainedModel",
+    "TrainingEvent",
+    "TransferPlan",
+    "TransferPlans",
+    "Variant",
+    "list_files",
+    "read_record",
+]

@@ -1,0 +1,113 @@
+"""What every record is made of: the base class, reading, writing, intervals, files."""
+
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from graftline.errors import GraftlineError
+from graftline.files import sha256_bytes, sha256_file, write_atomic
+
+RECORD_FILE = "record.json"
+R = TypeVar("R", bound="Record")
+
+
+class Part(BaseModel):
+    """A part of a record: strict and immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Record(Part):
+    """Base of all records: strict, immutable, with a version of its own form."""
+
+    schema_version: Literal[1] = 1
+
+    def write(self, folder: Path) -> Self:
+        """Writes `record.json` into `folder` and returns the record."""
+        write_atomic(folder / RECORD_FILE, self.model_dump_json(indent=2) + "\n")
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """The hexadecimal SHA-256 of the record's canonical JSON: the name by which later records refer to it."""
+        return sha256_bytes(self.model_dump_json().encode())
+
+
+def read_record(folder: Path, kind: type[R]) -> R:
+    """Reads the record of a step's output folder.
+
+    Args:
+        folder: A folder that a step wrote.
+        kind: The expected record class.
+
+    Raises:
+        GraftlineError: There is no record, or it is of another kind or form; the message names the step that writes it.
+    """
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        raise GraftlineError(
+            f"{folder} is not an output of `graftline {_WRITTEN_BY[kind.__name__]}`: it has no {RECORD_FILE}"
+        )
+    try:
+        return kind.model_validate_json(path.read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise GraftlineError(
+            f"{path} is not a {kind.__name__} record of this version of graftline ({where}: {first['msg']}): "
+            f"run `graftline {_WRITTEN_BY[kind.__name__]}` again"
+        ) from error
+
+
+class Interval(Part):
+    """A measured number with its 95 % interval.
+
+    Attributes:
+        value: The point estimate.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Number of images (or runs) it stands on.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}] (n={self.n})"
+
+
+class FileEntry(Part):
+    """One file of an output folder.
+
+    Attributes:
+        file: Path relative to the folder.
+        sha256: Hexadecimal SHA-256 of the content.
+        bytes: Size.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+_WRITTEN_BY = {
+    "DataVersion": "version_data",
+    "AugmentationPolicy": "augment",
+    "TransferPlans": "select_strategy",
+    "TrainedModel": "fine_tune",
+    "Evaluation": "evaluate",
+    "EdgeBundle": "export_onnx",
+    "Registration": "register_model",
+    "Change": "detect_change",
+}
+
+
+def list_files(folder: Path) -> list[FileEntry]:
+    """Returns an entry for every file below `folder` but the record itself, sorted by path."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / RECORD_FILE)
+    return [
+        FileEntry(file=p.relative_to(folder).as_posix(), sha256=sha256_file(p), bytes=p.stat().st_size) for p in paths
+    ]

@@ -1,0 +1,98 @@
+"""Records of a trained model and of what it does."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from graftline.records.base import FileEntry, Interval, Part, Record
+from graftline.records.transfer import TransferPlan
+
+
+class TrainingEvent(Part):
+    """Something that a guard noticed while training.
+
+    Attributes:
+        epoch: In which epoch, 1-based; 0: before training.
+        kind: What.
+        message: In plain words.
+    """
+
+    epoch: int
+    kind: Literal["small_validation", "rate_lowered", "overfitting", "class_never_predicted", "stopped_early"]
+    message: str
+
+
+class TrainedModel(Record):
+    """A fine-tuned classifier and where it came from.
+
+    Attributes:
+        data_version: The data it was trained on.
+        policy: SHA-256 of the augmentation policy's record.
+        plan: The plan that was carried out.
+        pretrained: Content hash of the backbone weights it started from.
+        classes: Class names in the order of the outputs.
+        image_size: Side of the square input in pixels.
+        mean: Per-channel mean subtracted from RGB in [0, 1].
+        std: Per-channel divisor after that.
+        interpolation: How images are resized ("bicubic" or "bilinear").
+        parameters: Number of parameters.
+        seed: Seed of head initialisation, data order and augmentation.
+        kept_epoch: Epoch whose weights were kept, 1-based (0: the solved head before any epoch).
+        validation_accuracy: Of the kept weights on the validation split.
+        events: What the guards noticed.
+        weights: The safetensors file.
+    """
+
+    kind: Literal["trained_model"] = "trained_model"
+    data_version: str
+    policy: str
+    plan: TransferPlan
+    pretrained: str
+    classes: list[str]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bicubic", "bilinear"]
+    parameters: int
+    seed: int
+    kept_epoch: int
+    validation_accuracy: Interval
+    events: list[TrainingEvent] = Field(default_factory=list)
+    weights: FileEntry
+
+
+class ClassMetrics(Part):
+    """Precision and recall of one class, each with its interval (n: images predicted as it; images of it)."""
+
+    name: str
+    precision: Interval
+    recall: Interval
+
+
+class Evaluation(Record):
+    """What a model does on a split it was not trained on.
+
+    Attributes:
+        data_version: The data.
+        model: SHA-256 of the model's record.
+        split: The split that was read.
+        accuracy: Wilson interval.
+        macro_f1: Bootstrap interval.
+        calibration_error: Expected calibration error of the top probability, 15 bins, bootstrap interval.
+        classes: Per-class metrics in label order.
+        confusion: Counts, rows are true classes, columns predictions.
+        accuracy_by_domain: Accuracy for each domain; empty when there are none.
+        files: Report, metrics, figures, predictions.
+    """
+
+    kind: Literal["evaluation"] = "evaluation"
+    data_version: str
+    model: str
+    split: str
+    accuracy: Interval
+    macro_f1: Interval
+    calibration_error: Interval
+    classes: list[ClassMetrics]
+    confusion: list[list[int]]
+    accuracy_by_domain: dict[str, Interval] = Field(default_factory=dict)
+    files: list[FileEntry]
