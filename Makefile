@@ -43,7 +43,7 @@ lint: $(READY) ## style, types, import direction, Dockerfile
 	@$(BIN)/hadolint docker/Dockerfile
 
 bench: $(READY) ## training beside the PyTorch tutorial and fastai, and what makes it fast (half an hour)
-	@for script in depthwise memory training; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py; done
+	@for script in depthwise memory folding training; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py; done
 
 seeds: $(READY) ## the demo over three seeds: accuracy, spread, seconds
 	@$(BIN)/python benchmarks/seeds.py

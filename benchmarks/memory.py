@@ -5,6 +5,7 @@ Run: python benchmarks/memory.py
 """
 
 import argparse
+import contextlib
 import json
 import resource
 import subprocess
@@ -45,8 +46,16 @@ def compare(rounds: int) -> None:
     print(f"ratio, median of {rounds} rounds (lowest to highest): {speeds['kept'].over(speeds['given back'])}")
 
 
-def measure(kept: bool, steps: int, batch: int, side: int) -> tuple[float, float]:
-    """Returns images per second of training, and the seconds that each second cost in the kernel, both threads."""
+def measure(kept: bool, steps: int, batch: int, side: int, folded: bool = True) -> tuple[float, float]:
+    """Returns images per second of training, and the seconds that each second cost in the kernel, both threads.
+
+    Args:
+        kept: Whether the process keeps freed memory.
+        steps: Timed ones.
+        batch: Images per step.
+        side: Of the square input in pixels.
+        folded: Whether BatchNorm is folded into the convolutions.
+    """
     import torch
     from torch.nn import functional
 
@@ -61,7 +70,7 @@ def measure(kept: bool, steps: int, batch: int, side: int) -> tuple[float, float
     model = build_empty(BACKBONE, CLASSES).to(memory_format=torch.channels_last).eval()
     images = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
     labels = torch.randint(CLASSES, (batch,))
-    with folded_norms(model):
+    with folded_norms(model) if folded else contextlib.nullcontext():
         speed_up_depthwise(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
         for step in range(WARMUP_STEPS + steps):

@@ -62,3 +62,11 @@ def test_memory_benchmark_compares_both_modes() -> None:
     kept, given_back, ratio = shown.splitlines()
     assert kept.startswith("freed memory kept") and given_back.startswith("freed memory given back")
     assert "images/s" in kept and ratio.startswith("ratio, median of 1 rounds")
+
+
+@pytest.mark.slow
+def test_folding_benchmark_compares_both_and_shows_the_amplification() -> None:
+    shown = run("folding.py", "--rounds", "1", "--steps", "1", "--side", "64", "--batch", "4")
+    amplified, folded, apart, ratio = shown.splitlines()
+    assert float(amplified.split("at most ")[1].split(",")[0]) > 10
+    assert "images/s" in folded and "images/s" in apart and ratio.startswith("ratio, median of 1 rounds")

@@ -19,19 +19,20 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def inputs(solar_dataset: Path, policy: Path, plans: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Dataset, policy, and plans whose first one fine-tunes small images for an epoch of many steps."""
+    """Dataset, policy, and two plans: an epoch of many steps on small images, and feature extraction on them."""
     record = read_record(plans, TransferPlans)
     small = {"image_size": 64, "epochs": 1, "batch_size": 4, "evidence": None, "warmup_steps": 0}
     plan = record.plans[0].model_copy(update={**small, "strategy": "fine_tuning", "frozen_groups": 4})
     (tmp_path / "plans").mkdir()
-    record.model_copy(update={"plans": [plan]}).write(tmp_path / "plans")
+    extraction = plan.model_copy(update={"strategy": "feature_extraction", "epochs": 0})
+    record.model_copy(update={"plans": [plan, extraction]}).write(tmp_path / "plans")
     return solar_dataset, policy, tmp_path / "plans"
 
 
 @pytest.fixture
 def pretrained(inputs: tuple[Path, Path, Path], tmp_path: Path) -> dict[str, torch.Tensor]:
     """The weights before any step."""
-    fine_tune(*inputs, tmp_path / "start", settings="strategy=feature_extraction", checkpoints=str(tmp_path / "c"))
+    fine_tune(*inputs, tmp_path / "start", rank=2, checkpoints=str(tmp_path / "c"))
     return load_file(tmp_path / "start" / WEIGHTS_FILE)
 
 
@@ -100,7 +101,7 @@ def test_from_scratch_starts_from_random_weights_and_learns_its_statistics(
 def test_more_views_give_another_head_on_the_same_backbone(
     inputs: tuple[Path, Path, Path], pretrained: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    _train(inputs, tmp_path / "out", "strategy=feature_extraction,views=3")
+    _train(inputs, tmp_path / "out", "views=3", rank=2)
     weights = load_file(tmp_path / "out" / WEIGHTS_FILE)
     changed = {name for name in weights if not torch.equal(weights[name], pretrained[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
@@ -134,4 +135,4 @@ def test_the_range_test_suggests_a_rate_below_the_one_that_ruins(
     assert rates[0] / 10 <= suggestion < rates[-1]
     assert (tmp_path / "rates" / "range_test.png").stat().st_size > 1000
     with pytest.raises(GraftlineError, match="no rate to find"):
-        find_lr(*inputs, tmp_path / "none", settings="strategy=feature_extraction")
+        find_lr(*inputs, tmp_path / "none", rank=2)

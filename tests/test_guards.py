@@ -11,6 +11,7 @@ def test_a_loss_that_falls_or_trembles_raises_no_alarm() -> None:
     random = np.random.default_rng(0)
     for step in range(400):
         watch.add(1.0 - step / 800 + random.normal(0, 0.1))
+    assert watch.state()["lowest"] == pytest.approx(0.5, abs=0.15)
 
 
 @pytest.mark.parametrize("then", [[1.5] * 16, [float("nan")], [float("inf")]])

@@ -47,6 +47,15 @@ def test_settings_replace_those_of_the_plan(plan: TransferPlan) -> None:
     assert change_plan(plan, "epochs=5").epochs == change_plan(plan, epochs=5).epochs == 5
 
 
+def test_epochs_and_stages_fit_each_other_and_the_strategy(plan: TransferPlan) -> None:
+    gradual = plan.model_copy(update={"strategy": "progressive_unfreezing", "epochs": 4, "stage_epochs": [1, 1, 2]})
+    assert change_plan(gradual, "stage_epochs=[2;3]").epochs == 5
+    assert change_plan(gradual, epochs=9).stage_epochs == [3, 3, 3]
+    assert change_plan(gradual, "stage_epochs=[2;3]", epochs=9).epochs == 5
+    extraction = plan.model_copy(update={"strategy": "feature_extraction", "epochs": 0})
+    assert change_plan(extraction, "epochs=3,stage_epochs=[1;2]") == extraction
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -57,6 +66,8 @@ def test_settings_replace_those_of_the_plan(plan: TransferPlan) -> None:
         ("schedule=wavy", "schedule=wavy is not possible.*cosine"),
         ("mixup=much", "mixup=much is not possible"),
         ("backbone=resnet50", "no setting 'backbone'"),
+        ("strategy=feature_extraction", "no setting 'strategy'"),
+        ("epochs=five", "epochs=five is not possible.*integer"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(plan: TransferPlan, settings: str, message: str) -> None:

@@ -108,9 +108,7 @@ def pause(schedule: str, **options: Any) -> str:
     Returns:
         That it is paused.
     """
-    cluster = connect(**picked(connect, options))
-    for one in _existing(cluster, schedule):
-        cluster.call(cluster.client.disable_recurring_run, one.recurring_run_id)
+    _call_on(schedule, "disable_recurring_run", options)
     return f"{schedule} is paused"
 
 
@@ -124,10 +122,8 @@ def resume(schedule: str, **options: Any) -> str:
     Returns:
         That it is on.
     """
-    cluster = connect(**picked(connect, options))
-    for one in _existing(cluster, schedule):
-        cluster.call(cluster.client.enable_recurring_run, one.recurring_run_id)
-    return f"{schedule} is on: {_times(one)} (UTC)"
+    found = _call_on(schedule, "enable_recurring_run", options)
+    return f"{schedule} is on: {_times(found[-1])} (UTC)"
 
 
 @with_options_of(connect)
@@ -164,9 +160,7 @@ def delete(schedule: str, **options: Any) -> str:
     Returns:
         That it is gone.
     """
-    cluster = connect(**picked(connect, options))
-    for one in _existing(cluster, schedule):
-        cluster.call(cluster.client.delete_recurring_run, one.recurring_run_id)
+    _call_on(schedule, "delete_recurring_run", options)
     return f"{schedule} is deleted"
 
 
@@ -186,6 +180,15 @@ def _existing(cluster: Cluster, schedule: str) -> list[Any]:
         close = difflib.get_close_matches(schedule, [one.display_name for one in every], n=1)
         hint = f": did you mean {close[0]!r}?" if close else "; see `graftline schedule list`"
         raise ClusterError(f"there is no schedule {schedule!r}{hint}")
+    return found
+
+
+def _call_on(schedule: str, method: str, options: dict[str, Any]) -> list[Any]:
+    """Calls a method of kfp's client on all schedules of that name, and returns them."""
+    cluster = connect(**picked(connect, options))
+    found = _existing(cluster, schedule)
+    for one in found:
+        cluster.call(getattr(cluster.client, method), one.recurring_run_id)
     return found
 
 

@@ -48,7 +48,7 @@ def fine_tune(
         settings: Other settings instead of the plan's, as name=value separated by commas: schedule, warmup_steps,
             layer_decay, group_rates, frozen_groups, stage_epochs, weight_decay, label_smoothing, ema_decay, dropout,
             drop_path, mixup, cutmix, l2_sp, balance, views, patience, accumulation, from_scratch,
-            image_size, strategy.
+            image_size.
         seed: Of data order and augmentation.
         device: auto, cpu or cuda.
         precision: auto takes bf16 where the hardware computes it natively.

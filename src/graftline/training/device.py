@@ -51,8 +51,8 @@ def _has_bfloat16(on_cpu: bool) -> bool:
 def _keep_freed_memory() -> None:
     """Lets the GNU C library reuse freed tensors instead of giving them back and asking for new, zeroed pages.
 
-    By default each large tensor is a mapping of its own; a training step then spends a fifth of its time in page
-    faults (`benchmarks/memory.py`).
+    By default each large tensor is a mapping of its own, and a training step spends much of its time in page faults
+    (`benchmarks/memory.py` measures it).
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,7 +1,6 @@
 """The plan to carry out: one of the ranked ones, with the changes that a user makes to it (`dropout=0.2,mixup=0.2`)."""
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from pydantic import ValidationError
 from graftline.errors import GraftlineError
 from graftline.records import AugmentationPolicy, DataVersion, TransferPlan, TransferPlans, read_record
 
-_NOT_CHANGEABLE = {"backbone", "evidence", "reasons"}
+_NOT_CHANGEABLE = {"backbone", "strategy", "evidence", "reasons"}  # another plan has another: --rank
 
 
 def read_plan(plans: Path, data: DataVersion, policy: AugmentationPolicy, rank: int) -> TransferPlan:
@@ -40,7 +39,8 @@ def change_plan(
 ) -> TransferPlan:
     """Returns the plan with some settings in place of its own.
 
-    Another number of epochs is spread over the plan's stages.
+    Another number of epochs is spread over the plan's stages; other stages make another number of epochs. Feature
+    extraction has no epochs, whatever is asked for.
 
     Args:
         plan: What select_strategy chose.
@@ -53,19 +53,26 @@ def change_plan(
         GraftlineError: A name is unknown, or a value is out of its range; the message says what is possible.
     """
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    changes: dict[str, Any] = {**_parse(settings), **{name: value for name, value in given.items() if value}}
-    wanted = int(changes.get("epochs", plan.epochs))
-    if plan.strategy == "feature_extraction":
-        changes.pop("epochs", None)
-    elif wanted != plan.epochs and "stage_epochs" not in changes:
-        changes["stage_epochs"] = _share_out(wanted, plan.stage_epochs)
+    changes = {**_parse(settings), **{name: value for name, value in given.items() if value}}
     try:
-        return TransferPlan.model_validate({**plan.model_dump(), **changes})
+        changed = TransferPlan.model_validate({**plan.model_dump(), **changes})
     except ValidationError as error:
         first = error.errors()[0]
         raise GraftlineError(
             f"the setting {first['loc'][0]}={first['input']} is not possible: {first['msg']}"
         ) from None
+    return changed.model_copy(update=_length(plan, changed, "stage_epochs" in changes))
+
+
+def _length(plan: TransferPlan, changed: TransferPlan, stages_given: bool) -> dict[str, Any]:
+    """Returns epochs and stages that fit each other and the strategy."""
+    if plan.strategy == "feature_extraction":
+        return {"epochs": plan.epochs, "stage_epochs": plan.stage_epochs}
+    if plan.strategy == "progressive_unfreezing" and stages_given:
+        return {"epochs": sum(changed.stage_epochs)}
+    if changed.epochs != plan.epochs:
+        return {"stage_epochs": _share_out(changed.epochs, plan.stage_epochs)}
+    return {}
 
 
 def _parse(settings: str) -> dict[str, Any]:
@@ -85,13 +92,8 @@ def _parse(settings: str) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Reads a number, a list or a truth value as JSON; anything else is a word."""
-    try:
-        return json.loads(
-            text.replace(";", ",").lower() if text.lower() in ("true", "false") else text.replace(";", ",")
-        )
-    except ValueError:
-        return text
+    """Reads a list as one; pydantic makes numbers and truth values of words."""
+    return [part.strip() for part in text[1:-1].split(";")] if text[:1] + text[-1:] == "[]" else text
 
 
 def _share_out(epochs: int, stages: list[int]) -> list[int]:

@@ -270,8 +270,8 @@ def _features_of_view(job: _Job, model: nn.Module, weights: str, view: int) -> n
     if view:
         augment = Augmenter(job.policy, plan.image_size, spec.interpolation)
         seeds = range(view * len(data.large), (view + 1) * len(data.large))
-        parts = (range(start, min(start + _VIEWED, len(data.large))) for start in range(0, len(data.large), _VIEWED))
-        views = [augment(torch.from_numpy(data.large[part]), [seeds[i] for i in part]) for part in parts]
+        parts = (slice(start, start + _VIEWED) for start in range(0, len(data.large), _VIEWED))
+        views = [augment(torch.from_numpy(data.large[part]), seeds[part]) for part in parts]
         pixels, name = torch.cat(views).numpy(), f"train, view {view} of policy {job.policy.sha256}"
     return cached_features(
         model, pixels, FeatureKey(data.version, name, plan.backbone, weights), spec, job.accelerator
