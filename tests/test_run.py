@@ -183,7 +183,9 @@ def processes_of(folder: Path) -> list[str]:
 )
 def test_a_stopped_run_leaves_no_process(number: signal.Signals, code: int, tmp_path: Path) -> None:
     command = [PROGRAM, "run", pictures(tmp_path / "images", "a", "bb"), "--workspace", tmp_path / "work"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+    # A shell starts background jobs with Ctrl-C ignored, and the tests may be one: the run is as at a terminal.
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, **listening) as process:
         assert process.stderr
         for line in process.stderr:
             if line == "version_data: running\n":

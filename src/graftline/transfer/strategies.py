@@ -271,7 +271,7 @@ def _features_of_view(job: _Job, model: nn.Module, weights: str, view: int) -> n
         augment = Augmenter(job.policy, plan.image_size, spec.interpolation)
         seeds = range(view * len(data.large), (view + 1) * len(data.large))
         parts = (slice(start, start + _VIEWED) for start in range(0, len(data.large), _VIEWED))
-        views = [augment(torch.from_numpy(data.large[part]), seeds[part]) for part in parts]
+        views = [augment(torch.from_numpy(np.array(data.large[part])), seeds[part]) for part in parts]
         pixels, name = torch.cat(views).numpy(), f"train, view {view} of policy {job.policy.sha256}"
     return cached_features(
         model, pixels, FeatureKey(data.version, name, plan.backbone, weights), spec, job.accelerator
