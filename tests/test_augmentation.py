@@ -1,15 +1,18 @@
 """Policies follow the data and say why; views repeat with their seed."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional
 
 from graftline import augment
 from graftline.augmentation.apply import Augmenter
 from graftline.augmentation.policy import choose_policy, measure_orientation
+from graftline.augmentation.views import draw_views
 from graftline.data.dataset import load_images
 from graftline.errors import GraftlineError
 from graftline.records import AugmentationPolicy, DataVersion, read_record
@@ -72,6 +75,76 @@ def test_flips_that_are_off_never_happen(solar_dataset: Path) -> None:
     for seed in range(20):
         view = apply(images, [seed]).float()
         assert view[:, 48:].mean() > view[:, :16].mean()
+
+
+_DTYPES = (torch.float32, torch.bfloat16)
+_STILL = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "horizontal_flip": 0.0, "vertical_flip": 0.0}
+_STILL |= {"transpose": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+
+
+def _views(policy: Path, images: torch.Tensor, size: int = 80, **changes: object) -> torch.Tensor:
+    record = read_record(policy, AugmentationPolicy).model_copy(update=_STILL | changes)
+    return Augmenter(record, size, "bicubic")(images, range(len(images))).permute(0, 3, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def cells(solar_dataset: Path) -> torch.Tensor:
+    return torch.from_numpy(np.array(load_images(solar_dataset, "train", 96)[:4]))
+
+
+@pytest.mark.parametrize("size", [64, 96, 120])
+def test_a_view_of_the_whole_image_is_an_antialiased_resize(policy: Path, cells: torch.Tensor, size: int) -> None:
+    how = {"interpolation": functional.InterpolationMode.BICUBIC, "antialias": True}
+    resized = functional.resize(cells.permute(0, 3, 1, 2), [size, size], **how)
+    assert (_views(policy, cells, size).int() - resized.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("what", "how"),
+    [
+        ("horizontal_flip", functional.horizontal_flip),
+        ("vertical_flip", functional.vertical_flip),
+        ("transpose", lambda image: image.transpose(-2, -1)),
+    ],
+)
+def test_a_flip_that_is_certain_happens(
+    policy: Path, cells: torch.Tensor, what: str, how: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    assert torch.equal(_views(policy, cells, **{what: 1.0}), how(_views(policy, cells)))
+
+
+def test_a_crop_shows_its_share_of_the_image(policy: Path) -> None:
+    ramp = torch.arange(128, dtype=torch.uint8).repeat(8, 128, 1)[..., None].repeat(1, 1, 1, 3)
+    view = _views(policy, ramp, crop_scale=(0.25, 0.25))[:, 0, 0].float()
+    shown = view[:, -1] - view[:, 0]
+    assert torch.all((shown - 63).abs() <= 3)
+    assert view[:, 0].std() > 5, "crops lie in different places"
+
+
+def test_colours_change_about_their_mean_and_their_grey(policy: Path) -> None:
+    image = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    image[:, :16] = torch.tensor([150, 100, 60], dtype=torch.uint8)
+    image[:, 16:] = torch.tensor([50, 60, 70], dtype=torch.uint8)
+    seed = range(40, 41)
+    for what, how in {
+        "brightness": functional.adjust_brightness,
+        "contrast": functional.adjust_contrast,
+        "saturation": functional.adjust_saturation,
+        "hue": functional.adjust_hue,
+    }.items():
+        record = read_record(policy, AugmentationPolicy).model_copy(update=_STILL | {what: 0.4})
+        factor = float(getattr(draw_views(record, seed), what)[0])
+        expected = how(image.permute(0, 3, 1, 2).float() / 255, factor) * 255
+        got = Augmenter(record, 32, "bilinear")(image, seed).permute(0, 3, 1, 2)
+        assert not torch.equal(got, image.permute(0, 3, 1, 2)), what
+        assert (got - expected).abs().max() <= 1, what
+
+
+def test_bfloat16_views_are_those_of_float32_within_rounding(policy: Path, cells: torch.Tensor) -> None:
+    record = read_record(policy, AugmentationPolicy)
+    exact, rounded = (Augmenter(record, 64, "bicubic", t)(cells, range(4)).float() for t in _DTYPES)
+    assert (exact - rounded).abs().mean() < 1
+    assert (exact - rounded).abs().max() <= 4
 
 
 def test_a_folder_that_is_no_dataset_is_named(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ class Stepper:
         self.optimizer = accelerator.prepare_optimizer(make_optimizer(model, plan))
         self._plan, self._spec, self._train, self._seed = plan, spec, train, seed
         self._accelerator, self._timer = accelerator, timer
-        self._augment = Augmenter(policy, plan.image_size, spec.interpolation)
+        dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+        self._augment = Augmenter(policy, plan.image_size, spec.interpolation, dtype)
         self._start = StartingPoint(model, plan.l2_sp)
         self._class_weights = self._make_class_weights()
 
@@ -166,8 +167,8 @@ class Stepper:
         chosen = batch[places]
         device = self._accelerator.device
         with self._timer.section("augment"):
-            views = self._augment(torch.from_numpy(self._train.pixels[chosen]), seeds)
-            inputs = normalise(views.to(device), self._spec.mean, self._spec.std)
+            pixels = torch.from_numpy(self._train.pixels[chosen]).to(device)
+            inputs = normalise(self._augment(pixels, seeds), self._spec.mean, self._spec.std)
         return inputs, torch.from_numpy(self._train.labels[chosen]).to(device)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
