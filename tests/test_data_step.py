@@ -13,6 +13,8 @@ from graftline.data.dataset import open_split
 from graftline.errors import DataError, GraftlineError, StoreError
 from graftline.records import DataVersion, read_record
 
+SHARES = {"validation_fraction": 0.2, "test_fraction": 0.4}
+
 
 @pytest.fixture
 def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -59,11 +61,29 @@ def test_old_images_stay_in_their_splits_when_the_data_grow(pets: Path, tmp_path
     assert len(new) == 30
     assert {id: new[id] for id in old} == old
     report = json.loads((tmp_path / "two" / "report.json").read_text())
-    assert report["previous"] == {"version": first.version, "stayed": 20, "moved": 0}
-    assert keeps_splits_of(tmp_path / "two") == first.version
-    assert keeps_splits_of(tmp_path / "one") == ""
+    assert report["previous"] == {"versions": [first.version], "stayed": 20, "moved": 0}
+    assert keeps_splits_of(tmp_path / "two") == {first.version}
+    assert keeps_splits_of(tmp_path / "one") == set()
     with pytest.raises(GraftlineError, match="has no version d9"):
         version_data(str(pets), tmp_path / "three", previous="d9")
+
+
+def test_an_image_that_comes_back_finds_its_old_split(pets: Path, tmp_path: Path) -> None:
+    first = version_data(str(pets), tmp_path / "one")
+    trained = open_split(tmp_path / "one", "train").ids
+    (tmp_path / "away").mkdir()
+    for path in sorted(pets.glob("dog/*.png"))[:5]:
+        path.rename(tmp_path / "away" / path.name)
+    second = version_data(str(pets), tmp_path / "two", previous=first.version)
+    for path in (tmp_path / "away").iterdir():
+        path.rename(pets / "dog" / path.name)
+    back = {**SHARES, "previous": f"{second.version},{first.version}"}
+    version_data(str(pets), tmp_path / "three", **back)  # type: ignore[arg-type]
+    assert set(trained) <= set(open_split(tmp_path / "three", "train").ids), "it was trained on and is never tested on"
+    assert keeps_splits_of(tmp_path / "three") == {first.version, second.version}
+    forgetful = {**SHARES, "previous": second.version}
+    version_data(str(pets), tmp_path / "four", **forgetful)  # type: ignore[arg-type]
+    assert set(trained) - set(open_split(tmp_path / "four", "train").ids)
 
 
 def test_an_unreachable_store_is_noticed_before_the_images_are_read(

@@ -29,7 +29,7 @@ def build_dataset(
     folder: Path,
     validation_fraction: float,
     test_fraction: float,
-    previous: Contents | None = None,
+    previous: Sequence[Contents] = (),
 ) -> DataVersion:
     """Writes `shards/`, `record.json`, `report.json` and `files.csv`.
 
@@ -38,7 +38,7 @@ def build_dataset(
         folder: An empty folder.
         validation_fraction: Share of the images to be divided that goes to validation.
         test_fraction: Share of the images to be divided that goes to test.
-        previous: An earlier version, whose images stay in their splits.
+        previous: Earlier versions, newest first, whose images stay in their splits; the newest one's word counts.
 
     Returns:
         The record.
@@ -47,31 +47,31 @@ def build_dataset(
         DataError: The images cannot be used as they are.
     """
     checked = check_source(source)
-    places = previous.places if previous else {}
+    places = {key: split for earlier in reversed(previous) for key, split in earlier.places.items()}
     splits = assign_splits(checked.pictures, validation_fraction, test_fraction, places)
     rows = sorted(zip(splits, checked.pictures, strict=True), key=lambda row: (row[0], row[1].id))
     record = _write_dataset(folder, rows)
     report = _report(source, checked, record)
     if previous:
-        report["previous"] = {"version": previous.version, **_stay(rows, places)}
+        report["previous"] = {"versions": [earlier.version for earlier in previous], **_stay(rows, places)}
     write_atomic(folder / _REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     write_atomic(folder / "files.csv", _files_table(rows))
     return record
 
 
-def keeps_splits_of(dataset: Path) -> str:
-    """Returns the earlier version from which no image of a dataset has moved to another split; '' when there is none.
+def keeps_splits_of(dataset: Path) -> set[str]:
+    """Returns the earlier versions from which no image of a dataset has moved to another split.
 
     Args:
         dataset: A dataset folder; without its report nothing is known.
     """
     path = dataset / _REPORT
     previous = json.loads(path.read_text()).get("previous") if path.is_file() else None
-    return previous["version"] if previous and not previous["moved"] else ""
+    return set(previous["versions"]) if previous and not previous["moved"] else set()
 
 
 def _stay(rows: Sequence[_Row], places: Mapping[str, str]) -> dict[str, int]:
-    """Counts the images that an earlier version holds, by whether they are still in the same split."""
+    """Counts the images that earlier versions hold, by whether they are still in the same split."""
     same = [places[picture.id] == split for split, picture in rows if picture.id in places]
     return {"stayed": sum(same), "moved": len(same) - sum(same)}
 

@@ -15,7 +15,7 @@ import numpy as np
 from graftline.data.build import keeps_splits_of
 from graftline.data.dataset import iter_images, open_split
 from graftline.data.parallel import map_threads
-from graftline.intervals import paired_difference
+from graftline.intervals import in_points, paired_difference
 from graftline.progress import track
 from graftline.records import DataVersion, Interval, read_record
 from graftline.registry.bundles import download_shipped
@@ -114,10 +114,8 @@ def verdict(
     more = int(new_right.sum()) - int(old_right.sum())
     count = "as many" if more == 0 else f"{abs(more)} {'more' if more > 0 else 'fewer'}"
     against = f"{'as' if more == 0 else 'than'} champion version {champion.version}"
-    value, low, high = (f"{100 * share:+.1f}" for share in (gap.value, gap.low, gap.high))
     sure = ", beyond chance" if gap.low > 0 or gap.high < 0 else ", which may be chance" if more else ""
-    measured = f"({value} points, 95 % interval {low} to {high})"
-    reason = f"it is right on {count} of the same {gap.n} test images {against} {measured}{sure}{caveat}"
+    reason = f"it is right on {count} of the same {gap.n} test images {against} {in_points(gap)}{sure}{caveat}"
     if gap.low > 0 or (promote == "not_worse" and gap.value >= 0):
         return Verdict("champion", reason, champion.version, gap)
     if gap.value >= 0:
@@ -147,10 +145,10 @@ def right_answers(dataset: Path, files: list[Path]) -> np.ndarray:
 
 
 def _leak(dataset: Path, candidate: Candidate, champion: RegisteredVersion) -> str:
-    theirs = champion.tags["data_version"]
-    if theirs == candidate.bundle.data_version or keeps_splits_of(dataset) == theirs:
+    theirs = champion.learned_from
+    if theirs[0] == candidate.bundle.data_version or set(theirs) <= keeps_splits_of(dataset):
         return ""
     return (
-        f" (the champion was trained on data version {theirs}, which may hold some of these test images "
+        f" (the champion was trained on data version {theirs[0]}, which may hold some of these test images "
         "among its training images: that can only flatter the champion)"
     )

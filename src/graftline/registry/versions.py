@@ -10,11 +10,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from graftline.errors import GraftlineError
-from graftline.records import Registration
+from graftline.records import FileEntry, Registration
 from graftline.registry.client import Registry
 
 CHAMPION = "champion"
-BUNDLE_FOLDER = "bundle"
+BUNDLE_FOLDER, MODEL_FOLDER = "bundle", "model"
 _OUTCOME = "registration"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second is what MLflow says of an alias not set
 
@@ -44,6 +44,16 @@ class RegisteredVersion:
     def classes(self) -> list[str]:
         """Class names in the order of the outputs; empty when graftline did not register this version."""
         return json.loads(self.tags.get("classes", "[]"))
+
+    @property
+    def learned_from(self) -> list[str]:
+        """Data versions that its weights were trained on, the newest first; of one that graftline registered."""
+        return [self.tags["data_version"], *json.loads(self.tags.get("learned_before", "[]"))]
+
+    @property
+    def model_files(self) -> list[FileEntry]:
+        """Record and weights of the model, beside the bundle; empty when they were not registered."""
+        return [FileEntry.model_validate(entry) for entry in json.loads(self.tags.get("model_files", "[]"))]
 
     @property
     def outcome(self) -> Registration | None:

@@ -34,7 +34,8 @@ def version_data(
         registry: Git repository in which the version is recorded; '' is `data-registry` in the workspace, created when
             it is missing.
         previous: A version in that registry whose images stay in their splits, so that old test images stay test images
-            when the data grow; new images fill up the shares. '' divides all images anew.
+            when the data grow; new images fill up the shares. Several are separated by commas, the newest first: an
+            image that had left the data comes back to where it was. '' divides all images anew.
 
     Returns:
         The record of the version; the same content gives the same one.
@@ -53,7 +54,7 @@ def version_data(
 
     check_fractions(validation_fraction, test_fraction)
     with open_source(source) as listing, connect_store() as store, output_folder(out) as folder:
-        earlier = read_contents(previous, registry) if previous else None
+        earlier = [read_contents(version, registry) for version in previous.split(",") if version]
         record = build_dataset(listing, folder, validation_fraction, test_fraction, earlier)
         record_version(folder, store, registry)
     say(f"data version {record.version}: {record.images:,} images in {len(record.classes)} classes, in {out}")
