@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from registry_inputs import make_bundle, make_dataset, make_evaluation, threshold
+from registry_inputs import make_bundle, make_dataset, make_evaluation, make_model, threshold
 
 from graftline.errors import GraftlineError
 from graftline.files import sha256_file
 from graftline.orchestration.commands import history, rollback
-from graftline.records import EdgeBundle, Registration, read_record
+from graftline.records import EdgeBundle, Registration, TrainedModel, read_record
 from graftline.registry.bundles import download_bundle
 from graftline.registry.client import open_registry
 from graftline.registry.promotions import Promotion, read_promotions
 from graftline.registry.versions import champion
+from graftline.steps.fetch_champion import fetch_champion
 from graftline.steps.register_model import register_model
 from graftline.storage import Store, connect_store
 
@@ -45,14 +46,14 @@ def place(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def register(place: Path, title: str, wrong: int = 0, dataset: str = "dataset", **options: object) -> Registration:
-    """Makes and registers a bundle of a model with so many wrong answers."""
-    promote = options.pop("promote", "not_worse")
+    """Makes and registers a bundle of a model with so many wrong answers, with its weights if `model` is a folder."""
+    promote, model = options.pop("promote", "not_worse"), options.pop("model", None)
     bundle, evaluation = place / f"{title}-bundle", place / f"{title}-evaluation"
     if not bundle.exists():
         make_bundle(bundle, place / dataset, threshold(wrong), seed=len(title), **options)
         make_evaluation(evaluation, place / dataset, seed=len(title))
     out = place / f"{title}-registration"
-    return register_model(place / dataset, bundle, evaluation, out, promote=promote)  # type: ignore[arg-type]
+    return register_model(place / dataset, bundle, evaluation, out, model=model, promote=promote)  # type: ignore[arg-type]
 
 
 def client(place: Path) -> MlflowClient:
@@ -97,6 +98,40 @@ def test_the_run_holds_files_numbers_and_parameters(place: Path) -> None:
     bundle = {"record.json", "model.onnx", "labels.txt", "lineage.json", "web/index.html"}
     evaluation = {"record.json", "report.html", "metrics.json"}
     assert kept == {f"bundle/{name}" for name in bundle} | {f"evaluation/{name}" for name in evaluation}
+
+
+def test_weights_lie_beside_the_bundle_and_come_back_as_they_were(place: Path) -> None:
+    model = make_model(place / "model", place / "dataset", seed=len("first"))
+    register(place, "first", model=model)
+    fetched = fetch_champion(place / "fetched")
+    assert fetched == read_record(model, TrainedModel)
+    assert {path.name: path.read_bytes() for path in (place / "fetched").iterdir()} == {
+        name: (model / name).read_bytes() for name in ("record.json", "model.safetensors")
+    }
+    stored = next((place / "the store").rglob("model/model.safetensors"))
+    stored.write_bytes(b"other")
+    with pytest.raises(GraftlineError, match=r"model\.safetensors is not the file .* of graftline 1 were changed"):
+        fetch_champion(place / "again")
+    assert not (place / "again").exists()
+
+
+def test_weights_that_are_not_there_are_named(place: Path) -> None:
+    with pytest.raises(GraftlineError, match="has no graftline champion"):
+        fetch_champion(place / "out")
+    register(place, "first")
+    with pytest.raises(GraftlineError, match="graftline champion was registered without its model"):
+        fetch_champion(place / "out")
+
+
+def test_weights_of_another_model_or_changed_ones_are_refused(place: Path) -> None:
+    other = make_model(place / "other", place / "dataset", seed=99)
+    with pytest.raises(GraftlineError, match="other is not the one the bundle was made from"):
+        register(place, "first", model=other)
+    changed = make_model(place / "changed", place / "dataset", seed=len("first"))
+    (changed / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(GraftlineError, match=r"model\.safetensors is not the file that was measured"):
+        register(place, "first", model=changed)
+    assert not client(place).search_registered_models()
 
 
 def test_a_worse_model_becomes_challenger_with_the_reason(place: Path) -> None:

@@ -4,6 +4,7 @@ import inspect
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from docstring_parser import DocstringStyle, parse
@@ -21,9 +22,14 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def usage(command: str, function: Callable[..., Any]) -> str:
     """Returns how a command is called: "graftline evaluate DATASET MODEL OUT [options]"."""
     every = parameters(function).values()
-    positional = [p.name.upper() for p in every if p.default is p.empty]
+    positional = [f"{p.name.upper()}{'...' if is_several(p) else ''}" for p in every if p.default is p.empty]
     options = ["[options]"] if len(positional) < len(every) else []
     return " ".join(["graftline", command, *positional, *options])
+
+
+def is_several(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter takes several paths; such a one comes first, as the sources do in `cp A B TARGET`."""
+    return parameter.annotation == list[Path]
 
 
 def first_line(function: Callable[..., Any]) -> str:
@@ -80,7 +86,7 @@ def _value_name(annotation: Any) -> str:
 
 
 def _default(value: Any) -> str:
-    return "" if value == "" else f" [{value}]"
+    return "" if value in ("", None) else f" [{value}]"
 
 
 def _width() -> int:

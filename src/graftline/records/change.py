@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from graftline.records.base import Part, Record
 
 
@@ -34,6 +36,8 @@ class Change(Record):
         name: Registered model's name.
         champion: Its present champion; empty when there is none.
         data_version: The data the champion was trained on; empty when that is not known.
+        learned_before: Data versions that the champion's weights were trained on before those, newest first.
+        champion_model: SHA-256 of the record of the champion's model; empty when the registry has no weights of it.
         images: Usable images of the source.
         added: Images that the champion's data do not hold, by their pixels.
         removed: Images of the champion's data that are not in the source any more.
@@ -48,6 +52,8 @@ class Change(Record):
     name: str
     champion: str
     data_version: str
+    learned_before: list[str] = Field(default_factory=list)
+    champion_model: str = ""
     images: int
     added: int
     removed: int

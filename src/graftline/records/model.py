@@ -29,7 +29,9 @@ class TrainedModel(Record):
         data_version: The data it was trained on.
         policy: SHA-256 of the augmentation policy's record.
         plan: The plan that was carried out.
-        pretrained: Content hash of the backbone weights it started from.
+        pretrained: Content hash of the weights it started from, those of a new head left out.
+        learned_before: Data versions that the weights it started from were trained on, newest first; empty when they
+            are those of a pretrained backbone.
         classes: Class names in the order of the outputs.
         image_size: Side of the square input in pixels.
         mean: Per-channel mean subtracted from RGB in [0, 1].
@@ -37,7 +39,7 @@ class TrainedModel(Record):
         interpolation: How images are resized ("bicubic" or "bilinear").
         parameters: Number of parameters.
         seed: Seed of head initialisation, data order and augmentation.
-        kept_epoch: Epoch whose weights were kept, 1-based (0: the solved head before any epoch).
+        kept_epoch: Epoch whose weights were kept, 1-based (0: the start, with its head, before any epoch).
         validation_accuracy: Of the kept weights on the validation split.
         events: What the guards noticed.
         weights: The safetensors file.
@@ -48,6 +50,7 @@ class TrainedModel(Record):
     policy: str
     plan: TransferPlan
     pretrained: str
+    learned_before: list[str] = Field(default_factory=list)
     classes: list[str]
     image_size: int
     mean: tuple[float, float, float]

@@ -56,6 +56,7 @@ class TransferPlan(Part):
         patience: Epochs without a lower validation loss after which training ends; 0: never early.
         accumulation: Parts that a batch is computed in, one after the other, to save memory; the result is the same.
         from_scratch: Random weights instead of pretrained ones.
+        champion: SHA-256 of the record of the champion whose weights it starts from; empty: pretrained ones.
         stage_epochs: Progressive unfreezing only: epochs of each stage from head to stem; sums to `epochs`.
         evidence: The probe's measurement, when one was made.
         reasons: Why, in plain words.
@@ -85,6 +86,7 @@ class TransferPlan(Part):
     patience: int = Field(default=0, ge=0)
     accumulation: int = Field(default=1, ge=1)
     from_scratch: bool = False
+    champion: str = ""
     stage_epochs: list[int] = Field(default_factory=list)
     evidence: ProbeEvidence | None = None
     reasons: list[str]
@@ -97,9 +99,11 @@ class TransferPlans(Record):
         data_version: The data they are for.
         policy: SHA-256 of the augmentation policy's record.
         plans: At least one.
+        candidates: Ranks of those that are to be trained, 1 is the best; the choice among them falls on validation.
     """
 
     kind: Literal["transfer_plans"] = "transfer_plans"
     data_version: str
     policy: str
     plans: list[TransferPlan] = Field(min_length=1)
+    candidates: list[int] = Field(default=[1], min_length=1)

@@ -1,4 +1,4 @@
-"""Edge bundles on their way into and out of the registry: every file is checked against the bundle's record."""
+"""Edge bundles and models on their way into and out of the registry: every file is checked against its record."""
 
 import tempfile
 from collections.abc import Iterable
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from graftline.errors import GraftlineError
 from graftline.files import output_folder, sha256_file
-from graftline.records import EdgeBundle, FileEntry, read_record
+from graftline.records import EdgeBundle, FileEntry, TrainedModel, read_record
 from graftline.registry.client import Registry
-from graftline.registry.versions import BUNDLE_FOLDER, RegisteredVersion, find_version
+from graftline.registry.versions import BUNDLE_FOLDER, MODEL_FOLDER, RegisteredVersion, find_version
 
 
 def check_bundle(folder: Path, remedy: str = "run `graftline export_onnx` again") -> EdgeBundle:
@@ -59,21 +59,41 @@ def download_bundle(registry: Registry, name: str, alias_or_version: str, out: P
     Raises:
         GraftlineError: There is no such version, graftline did not make it, or its files are not those of its record.
     """
-    version = find_version(registry, name, alias_or_version)
-    if version is None:
-        raise GraftlineError(
-            f"the registry at {registry.shown} has no {name} {alias_or_version}: see its versions in MLflow"
-        )
+    version = _find(registry, name, alias_or_version)
     if not version.bundle:
         raise GraftlineError(f"{name} {alias_or_version} was not registered by graftline: it has no edge bundle")
     with output_folder(out) as folder:
-        _download(registry, version, folder)
+        _download(registry, version, BUNDLE_FOLDER, folder)
         bundle = check_bundle(folder, f"the registry's files were changed, register {name} {version.version} anew")
         if bundle.sha256 != version.bundle:
             raise GraftlineError(
                 f"the record of {name} {version.version} is not the one that was registered: register it anew"
             )
         return bundle
+
+
+def download_model(registry: Registry, name: str, alias_or_version: str, out: Path) -> TrainedModel:
+    """Downloads the model behind the bundle of a version, to go on training from, and checks its files.
+
+    Args:
+        registry: An open registry.
+        name: Registered model's name.
+        alias_or_version: "champion", "challenger" or a version number.
+        out: Folder to make.
+
+    Raises:
+        GraftlineError: There is no such version, it was registered without its model, or its files were changed.
+    """
+    version = _find(registry, name, alias_or_version)
+    if not version.model_files:
+        raise GraftlineError(
+            f"{name} {alias_or_version} was registered without its model, as older versions were: "
+            "training can start from a pretrained backbone only"
+        )
+    with output_folder(out) as folder:
+        _download(registry, version, MODEL_FOLDER, folder)
+        check_files(folder, version.model_files, f"the registry's files of {name} {version.version} were changed")
+        return read_record(folder, TrainedModel)
 
 
 def download_shipped(registry: Registry, version: RegisteredVersion, folder: Path) -> Path:
@@ -97,8 +117,17 @@ def download_shipped(registry: Registry, version: RegisteredVersion, folder: Pat
     return path
 
 
-def _download(registry: Registry, version: RegisteredVersion, folder: Path) -> None:
+def _find(registry: Registry, name: str, alias_or_version: str) -> RegisteredVersion:
+    version = find_version(registry, name, alias_or_version)
+    if version is None:
+        raise GraftlineError(
+            f"the registry at {registry.shown} has no {name} {alias_or_version}: see its versions in MLflow"
+        )
+    return version
+
+
+def _download(registry: Registry, version: RegisteredVersion, kind: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        downloaded = registry.download(version.run_id, BUNDLE_FOLDER, Path(temporary))
+        downloaded = registry.download(version.run_id, kind, Path(temporary))
         for path in downloaded.iterdir():
             path.rename(folder / path.name)

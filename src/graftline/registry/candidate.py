@@ -13,18 +13,20 @@ from graftline.records import (
     DataVersion,
     EdgeBundle,
     Evaluation,
+    FileEntry,
     Interval,
     TrainedModel,
     Variant,
     read_record,
 )
 from graftline.registry.bundles import check_bundle, check_files
-from graftline.registry.versions import BUNDLE_FOLDER
+from graftline.registry.versions import BUNDLE_FOLDER, MODEL_FOLDER
 
 _EVALUATION_FILES = ("report.html", "metrics.json")
 _PLAN_PARAMS = {
     "backbone",
     "strategy",
+    "champion",
     "image_size",
     "epochs",
     "batch_size",
@@ -48,6 +50,7 @@ class Candidate:
         evaluation_folder: The evaluation's folder.
         evaluation: Its record.
         model: The model's record, from the bundle's `lineage.json`.
+        model_folder: The model's folder, which goes into the registry too; None: its weights stay where they are.
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class Candidate:
     evaluation_folder: Path
     evaluation: Evaluation
     model: TrainedModel
+    model_folder: Path | None = None
 
     @property
     def shipped(self) -> Path:
@@ -75,6 +79,8 @@ class Candidate:
             "shipped_accuracy": str(_shipped_variant(self.bundle).accuracy),
             "backbone": self.model.plan.backbone,
             "strategy": self.model.plan.strategy,
+            "learned_before": json.dumps(self.model.learned_before),
+            "model_files": json.dumps([entry.model_dump() for entry in self._model_files()]),
             "graftline_version": version("graftline"),
         }
 
@@ -98,18 +104,30 @@ class Candidate:
         }
 
     def lay_out(self, folder: Path) -> None:
-        """Copies what is uploaded into `folder`: `bundle/` (only files of its record) and `evaluation/`."""
+        """Copies what is uploaded into `folder`: `bundle/` (only files of its record), `evaluation/` and `model/`."""
         for file in (RECORD_FILE, *(entry.file for entry in self.bundle.files)):
             _copy(self.folder / file, folder / BUNDLE_FOLDER / file)
+        if self.model_folder:
+            for entry in self._model_files():
+                _copy(self.model_folder / entry.file, folder / MODEL_FOLDER / entry.file)
         for file in (RECORD_FILE, *_EVALUATION_FILES):
             _copy(self.evaluation_folder / file, folder / "evaluation" / file)
 
+    def _model_files(self) -> list[FileEntry]:
+        if self.model_folder is None:
+            return []
+        path = self.model_folder / RECORD_FILE
+        return [
+            FileEntry(file=RECORD_FILE, sha256=sha256_file(path), bytes=path.stat().st_size),
+            self.model.weights,
+        ]
 
-def read_candidate(dataset: Path, bundle: Path, evaluation: Path) -> Candidate:
+
+def read_candidate(dataset: Path, bundle: Path, evaluation: Path, model: Path | None = None) -> Candidate:
     """Reads and checks what is about to be registered.
 
     Raises:
-        GraftlineError: A folder is not what it should be, a file was changed, or the three do not belong together.
+        GraftlineError: A folder is not what it should be, a file was changed, or they do not belong together.
     """
     data, shipped, measured = (
         read_record(dataset, DataVersion),
@@ -132,7 +150,19 @@ def read_candidate(dataset: Path, bundle: Path, evaluation: Path) -> Candidate:
         )
     kept = [entry for entry in measured.files if entry.file in _EVALUATION_FILES]
     check_files(evaluation, kept, "run `graftline evaluate` again")
-    return Candidate(bundle, shipped, evaluation, measured, _model(bundle, shipped))
+    if model:
+        _check_model(model, shipped)
+    return Candidate(bundle, shipped, evaluation, measured, _model(bundle, shipped), model)
+
+
+def _check_model(folder: Path, bundle: EdgeBundle) -> None:
+    record = read_record(folder, TrainedModel)
+    if record.sha256 != bundle.model:
+        raise GraftlineError(
+            f"the model {folder} is not the one the bundle was made from ({record.sha256[:16]}, not "
+            f"{bundle.model[:16]}): give that one, or run `graftline export_onnx` with this one"
+        )
+    check_files(folder, [record.weights], "run `graftline fine_tune` again")
 
 
 def _model(folder: Path, bundle: EdgeBundle) -> TrainedModel:

@@ -43,6 +43,8 @@ def find_change(
         name=name,
         champion=holder.version,
         data_version=contents.version,
+        learned_before=holder.learned_from[1:],
+        champion_model=holder.tags["model_sha256"] if holder.model_files else "",
         images=len(pictures),
         added=difference.added,
         removed=difference.removed,

@@ -58,4 +58,6 @@ def detect_change(
         pictures = check_source(listing).pictures
         record = find_change(models, name, pictures, seen, registry).write(folder)
     say(f"{'training' if record.retrain else 'nothing to train'}: {record.reason}")
+    if record.retrain and record.champion and not record.champion_model:
+        say(f"champion version {record.champion} was registered without its weights: training cannot start from them")
     return record

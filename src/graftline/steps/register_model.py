@@ -15,6 +15,7 @@ def register_model(
     evaluation: Path,
     out: Path,
     *,
+    model: Path | None = None,
     name: str = "graftline",
     promote: Literal["not_worse", "better"] = "not_worse",
     tracking_uri: str = "",
@@ -33,6 +34,8 @@ def register_model(
         bundle: Folder that `export_onnx` wrote.
         evaluation: Folder that `evaluate` wrote, of the same model on the test split.
         out: Folder to write the record of the registration to.
+        model: Folder that `fine_tune` wrote, of the same model; its weights go into the registry beside the bundle, so
+            that a retraining can start from them.
         name: Name of the registered model; it is made when it does not exist.
         promote: What it takes to become champion in the place of another: to be not worse, or to be better beyond
             chance.
@@ -56,7 +59,7 @@ def register_model(
 
     check_name(name)
     check_choice("promote", promote, get_args(Promote))
-    candidate = read_candidate(dataset, bundle, evaluation)
+    candidate = read_candidate(dataset, bundle, evaluation, model)
     with output_folder(out) as folder, connect_store() as store, open_registry(store, tracking_uri) as registry:
         record = register(registry, dataset, candidate, name, promote).write(folder)
     say(f"{name} version {record.version} is {record.alias}: {record.reason}")
