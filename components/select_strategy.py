@@ -15,13 +15,16 @@ def select_strategy(
     backbones: str = "",
     strategy: str = "auto",
     image_size: int = 0,
+    candidates: int = 1,
     seed: int = 0,
     code_version: str,
     data_version: str,
     inputs_version: str,
-) -> str:
-    """Ranks transfer plans for the dataset and returns the SHA-256 of their record.
+) -> list[dict]:
+    """Ranks transfer plans for the dataset and returns those to be trained, as `fine_tune` takes them.
 
+    Rank and cache keys come together, as kfp.local 2.17 gives a loop's tasks its item in the place of any other task's
+    parameter.
     `code_version`, `data_version` and `inputs_version` only tell the cache when the step must run again.
     """
     from pathlib import Path
@@ -35,8 +38,10 @@ def select_strategy(
         backbones=backbones,
         strategy=strategy,  # type: ignore[arg-type]
         image_size=image_size,
+        candidates=candidates,
         seed=seed,
     )
     best = record.plans[0]
     plans.metadata.update(backbone=best.backbone, strategy=best.strategy, reasons=" ".join(best.reasons))
-    return record.sha256
+    keys = {"data_version": record.data_version, "inputs_version": record.sha256}
+    return [{"rank": rank, **keys} for rank in record.candidates]

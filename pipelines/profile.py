@@ -128,6 +128,7 @@ class Steps(_Settings):
     augment: Step = Step()
     select_strategy: Step = Step(requests=Requests(cpu="4", memory="8Gi"))
     fine_tune: Step = Step(requests=Requests(cpu="4", memory="16Gi"), gpu=True)
+    choose_model: Step = Step()
     evaluate: Step = Step()
     export_onnx: Step = Step()
     register_model: Step = Step()

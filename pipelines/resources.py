@@ -42,6 +42,7 @@ NEEDS = {
     "augment": Needs("Choose the augmentation"),
     "select-strategy": Needs("Choose the transfer strategy", cache=True),
     "fine-tune": Needs("Fine-tune", store=True, cache=True),
+    "choose-model": Needs("Choose among the candidates"),
     "evaluate": Needs("Evaluate on the test images", cache=True),
     "export-onnx": Needs("Export for the edge", cache=True),
     "register-model": Needs("Register the model", store=True, mlflow=True),
@@ -58,6 +59,11 @@ def cluster(profile: Profile) -> Iterator[None]:
         yield
     finally:
         _PROFILE.reset(token)
+
+
+def at_a_time() -> int | None:
+    """Returns how many tasks of a loop run at a time: all (None) on a cluster, one on a machine that it needs whole."""
+    return None if _PROFILE.get() else 1
 
 
 def place(*tasks: dsl.PipelineTask) -> None:

@@ -1,7 +1,8 @@
 """What comes after `version_data`, shared by the pipelines `train` and `retrain`.
 
 A KFP cluster's cache looks at the names of input artifacts, not at their content; each task therefore also gets the
-hash of its inputs' records as a plain parameter (`inputs_version`).
+hash of its inputs' records as a plain parameter (`inputs_version`). The candidates are trained side by side, on a
+laptop one after another; the test images are read only when one of them has been chosen.
 """
 
 from typing import Any, NamedTuple
@@ -10,12 +11,13 @@ from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Model
 
 from graftline.components.augment import augment
+from graftline.components.choose_model import choose_model
 from graftline.components.evaluate import evaluate
 from graftline.components.export_onnx import export_onnx
 from graftline.components.fine_tune import fine_tune
 from graftline.components.register_model import register_model
 from graftline.components.select_strategy import select_strategy
-from graftline.pipelines.resources import place
+from graftline.pipelines.resources import at_a_time, place
 
 
 class Outputs(NamedTuple):
@@ -37,7 +39,7 @@ def train_on(
     backbones: str,
     strategy: str,
     image_size: int,
-    rank: int,
+    candidates: int,
     epochs: int,
     batch_size: int,
     learning_rate: float,
@@ -59,7 +61,7 @@ def train_on(
         backbones: Candidates.
         strategy: How to transfer.
         image_size: Side of the input.
-        rank: Which plan.
+        candidates: How many plans are trained.
         epochs: Passes.
         batch_size: Images per step.
         learning_rate: Peak rate.
@@ -82,29 +84,40 @@ def train_on(
         "code_version": code_version,
     }
     policy = augment(**data, flips=flips, seed=seed)
-    chosen = {**data, "policy": policy.outputs["policy"]}
     plans = select_strategy(
-        **chosen,
+        **data,
+        policy=policy.outputs["policy"],
         backbones=backbones,
         strategy=strategy,
         image_size=image_size,
+        candidates=candidates,
         seed=seed,
         inputs_version=policy.outputs["Output"],
     )
-    trained = fine_tune(
-        **chosen,
-        plans=plans.outputs["plans"],
-        rank=rank,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        settings=settings,
-        seed=seed,
-        device=device,
-        checkpoints=checkpoints,
-        inputs_version=plans.outputs["Output"],
+    with dsl.ParallelFor(plans.outputs["Output"], name="candidates", parallelism=at_a_time()) as candidate:
+        trained = fine_tune(
+            dataset=versioned.outputs["dataset"],
+            policy=policy.outputs["policy"],
+            plans=plans.outputs["plans"],
+            rank=candidate.rank,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            settings=settings,
+            seed=seed,
+            device=device,
+            checkpoints=checkpoints,
+            code_version=code_version,
+            data_version=candidate.data_version,
+            inputs_version=candidate.inputs_version,
+        )
+    chosen = choose_model(
+        models=dsl.Collected(trained.outputs["model"]),
+        code_version=code_version,
+        data_version=data["data_version"],
+        inputs_version=dsl.Collected(trained.outputs["Output"]),
     )
-    finished = {**data, "model": trained.outputs["model"], "inputs_version": trained.outputs["Output"]}
+    finished = {**data, "model": chosen.outputs["model"], "inputs_version": chosen.outputs["Output"]}
     evaluated = evaluate(**finished, seed=seed)
     exported = export_onnx(**finished, calibration_images=calibration_images, min_agreement=min_agreement, seed=seed)
     registered = register_model(
@@ -114,14 +127,14 @@ def train_on(
         **registration,
         inputs_version=f"{exported.outputs['Output']} {evaluated.outputs['Output']}",
     )
-    place(versioned, policy, plans, trained, evaluated, exported, registered)
+    place(versioned, policy, plans, trained, chosen, evaluated, exported, registered)
     if register_anew:
         registered.set_caching_options(False)
     return Outputs(
         versioned.outputs["dataset"],
         policy.outputs["policy"],
         plans.outputs["plans"],
-        trained.outputs["model"],
+        chosen.outputs["model"],
         evaluated.outputs["evaluation"],
         exported.outputs["bundle"],
         registered.outputs["registration"],

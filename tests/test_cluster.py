@@ -33,7 +33,7 @@ def test_submit_sends_the_pipeline_and_only_what_was_set(cluster: StandIn, call:
     assert out == f"run      {run['run_id']}\nlink     {cluster.url}/#/runs/details/{run['run_id']}\n"
     assert run["runtime_config"] == {"parameters": {"source": "/data/images", "epochs": 3}, "pipeline_root": "s3://b/p"}
     spec = run["pipeline_spec"]["pipeline_spec"]
-    assert {name.replace("-", "_") for name in spec["root"]["dag"]["tasks"]} == set(STEPS)
+    assert {name.removeprefix("exec-").replace("-", "_") for name in spec["deploymentSpec"]["executors"]} == set(STEPS)
     assert "accelerator" not in str(spec)
     assert "graftline-s3" in str(run["pipeline_spec"]["platform_spec"])
     assert list(cluster.experiments) == ["graftline"]

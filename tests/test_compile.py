@@ -59,56 +59,79 @@ def kubernetes_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
     return parsed["platforms"]["kubernetes"]
 
 
+def graphs(spec: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields every graph of a pipeline with the definitions of its inputs: the whole, conditions and loops."""
+    yield spec.root.dag, spec.root.input_definitions
+    for component in spec.components.values():
+        if component.HasField("dag"):
+            yield component.dag, component.input_definitions
+
+
+def tasks_of(spec: Any) -> dict[str, Any]:
+    """Returns the tasks that run a step, wherever in the pipeline."""
+    every = {name: task for dag, _ in graphs(spec) for name, task in dag.tasks.items()}
+    return {name: task for name, task in every.items() if not spec.components[task.component_ref.name].HasField("dag")}
+
+
+def loop_of(spec: Any) -> Any:
+    """Returns the task that runs its graph for each candidate."""
+    (loop,) = (task for dag, _ in graphs(spec) for task in dag.tasks.values() if task.HasField("parameter_iterator"))
+    return loop
+
+
 def dangling(spec: Any) -> Iterator[str]:
     """Yields every reference of a pipeline that leads nowhere."""
     executors = json_format.MessageToDict(spec.deployment_spec)["executors"]
     for name, component in spec.components.items():
-        if component.executor_label not in executors:
+        if not component.HasField("dag") and component.executor_label not in executors:
             yield f"{name} has no executor {component.executor_label}"
-    tasks = spec.root.dag.tasks
-    for name, task in tasks.items():
-        component = spec.components.get(task.component_ref.name)
-        if component is None:
-            yield f"{name} has no component {task.component_ref.name}"
-            continue
-        yield from (f"{name} waits for {other}" for other in task.dependent_tasks if other not in tasks)
-        yield from _dangling_inputs(spec, name, task, component)
-    for key, output in spec.root.dag.outputs.artifacts.items():
-        for selector in output.artifact_selectors:
-            if not _makes(spec, selector.producer_subtask, selector.output_artifact_key):
-                yield f"output {key} comes from {selector.producer_subtask}.{selector.output_artifact_key}"
+    for dag, inputs in graphs(spec):
+        for name, task in dag.tasks.items():
+            component = spec.components.get(task.component_ref.name)
+            if component is None:
+                yield f"{name} has no component {task.component_ref.name}"
+                continue
+            yield from (f"{name} waits for {other}" for other in task.dependent_tasks if other not in dag.tasks)
+            yield from _dangling_inputs(spec, dag, inputs, name, task, component)
+        for key, output in dag.outputs.artifacts.items():
+            for selector in output.artifact_selectors:
+                if not _makes(spec, dag, selector.producer_subtask, selector.output_artifact_key):
+                    yield f"output {key} comes from {selector.producer_subtask}.{selector.output_artifact_key}"
 
 
-def _dangling_inputs(spec: Any, name: str, task: Any, component: Any) -> Iterator[str]:
+def _dangling_inputs(spec: Any, dag: Any, inputs: Any, name: str, task: Any, component: Any) -> Iterator[str]:
     wanted, given = component.input_definitions, task.inputs
     for key, source in given.artifacts.items():
         made = source.task_output_artifact
         if key not in wanted.artifacts:
             yield f"{name} takes no artifact {key}"
-        if not _makes(spec, made.producer_task, made.output_artifact_key):
+        if source.component_input_artifact:
+            if source.component_input_artifact not in inputs.artifacts:
+                yield f"{name}.{key} comes from no artifact {source.component_input_artifact}"
+        elif not _makes(spec, dag, made.producer_task, made.output_artifact_key):
             yield f"{name}.{key} comes from {made.producer_task}.{made.output_artifact_key}"
     for key, source in given.parameters.items():
         made = source.task_output_parameter
-        if source.component_input_parameter and source.component_input_parameter not in (
-            spec.root.input_definitions.parameters
-        ):
+        if source.component_input_parameter and source.component_input_parameter not in inputs.parameters:
             yield f"{name}.{key} comes from no parameter {source.component_input_parameter}"
-        if made.producer_task and not _makes(spec, made.producer_task, made.output_parameter_key):
+        if made.producer_task and not _makes(spec, dag, made.producer_task, made.output_parameter_key):
             yield f"{name}.{key} comes from {made.producer_task}.{made.output_parameter_key}"
-    needed = {key for key, p in wanted.parameters.items() if not p.is_optional} | set(wanted.artifacts)
-    yield from (f"{name} lacks {key}" for key in needed - set(given.parameters) - set(given.artifacts))
+    needed = {key for key, p in wanted.parameters.items() if not p.is_optional}
+    needed |= {key for key, a in wanted.artifacts.items() if not a.is_optional}
+    given_keys = {*given.parameters, *given.artifacts, task.parameter_iterator.item_input}
+    yield from (f"{name} lacks {key}" for key in needed - given_keys)
 
 
-def _makes(spec: Any, task: str, key: str) -> bool:
-    if task not in spec.root.dag.tasks:
+def _makes(spec: Any, dag: Any, task: str, key: str) -> bool:
+    if task not in dag.tasks:
         return False
-    component = spec.components[spec.root.dag.tasks[task].component_ref.name]
+    component = spec.components[dag.tasks[task].component_ref.name]
     return key in component.output_definitions.artifacts or key in component.output_definitions.parameters
 
 
 def test_every_reference_leads_somewhere(spec: Any) -> None:
     assert list(dangling(spec)) == []
-    assert {name.replace("-", "_") for name in spec.root.dag.tasks} == set(STEPS)
+    assert {name.replace("-", "_") for name in tasks_of(spec)} == set(STEPS)
 
 
 def test_a_dangling_reference_would_be_found(documents: list[dict[str, Any]]) -> None:
@@ -119,6 +142,8 @@ def test_a_dangling_reference_would_be_found(documents: list[dict[str, Any]]) ->
         ("producerTask: version-data", "producerTask: nothing"),
         ("executorLabel: exec-evaluate", "executorLabel: exec-nothing"),
         ("componentInputParameter: seed", "componentInputParameter: nothing"),
+        ("componentInputArtifact: pipelinechannel--select-strategy-plans", "componentInputArtifact: nothing"),
+        ("outputArtifactKey: pipelinechannel--fine-tune-model", "outputArtifactKey: nothing"),
     ):
         assert old in text
         broken = json_format.ParseDict(yaml.safe_load(text.replace(old, new)), pipeline_spec_pb2.PipelineSpec())
@@ -127,11 +152,40 @@ def test_a_dangling_reference_would_be_found(documents: list[dict[str, Any]]) ->
 
 def test_no_task_takes_its_output_for_anothers(spec: Any) -> None:
     """Each task's cache key holds the hash of every record it reads: KFP's own holds only the artifacts' names."""
+    (loop,) = (name for name, task in spec.root.dag.tasks.items() if task == loop_of(spec))
     for name, task in spec.root.dag.tasks.items():
         producers = {source.task_output_artifact.producer_task for source in task.inputs.artifacts.values()}
         hashed = {source.task_output_parameter.producer_task for source in task.inputs.parameters.values()} - {""}
-        carried = {"fine-tune": {"augment"}}  # the plans' record holds the policy's hash
+        # The plans' record, whose hash is in each of the loop's items, holds the hashes of data and policy.
+        carried = {loop: {"augment", "version-data"}}
         assert producers - hashed == carried.get(name, set()), name
+
+
+def test_each_candidate_gets_its_rank_and_its_cache_keys_from_its_item(spec: Any) -> None:
+    inputs = tasks_of(spec)["fine-tune"].inputs.parameters
+    item = loop_of(spec).parameter_iterator.item_input
+    from_item = {key for key, source in inputs.items() if source.component_input_parameter == item}
+    assert from_item == {"rank", "data_version", "inputs_version"}
+    for key in from_item:
+        assert inputs[key].parameter_expression_selector == f'parseJson(string_value)["{key}"]'
+    # kfp.local 2.17 puts the item in the place of every parameter that another task has made.
+    made = {source.task_output_parameter.producer_task for source in loop_of(spec).inputs.parameters.values()} - {""}
+    assert made == {"select-strategy"}
+
+
+def test_candidates_are_trained_side_by_side_on_a_cluster_and_one_by_one_here(spec: Any) -> None:
+    from graftline.pipelines.train import train
+
+    assert loop_of(spec).iterator_policy.parallelism_limit == 0
+    assert loop_of(train.pipeline_spec).iterator_policy.parallelism_limit == 1
+
+
+def test_the_test_images_are_read_after_the_choice(spec: Any) -> None:
+    tasks = spec.root.dag.tasks
+    for name in ("evaluate", "export-onnx"):
+        assert tasks[name].inputs.artifacts["model"].task_output_artifact.producer_task == "choose-model"
+    collected = tasks["choose-model"].inputs.artifacts["models"].task_output_artifact
+    assert tasks[collected.producer_task] == loop_of(spec)
 
 
 def test_every_task_runs_the_image_by_its_digest(containers: dict[str, Any]) -> None:
@@ -144,7 +198,7 @@ def test_every_task_has_requests_limits_retries_and_a_title(spec: Any, container
         resources = container["resources"]
         assert resources["resourceCpuRequest"] == resources["resourceCpuLimit"]
         assert resources["resourceMemoryRequest"] == resources["resourceMemoryLimit"]
-    for name, task in spec.root.dag.tasks.items():
+    for name, task in tasks_of(spec).items():
         assert task.retry_policy.max_retry_count == 2
         assert task.retry_policy.backoff_duration.seconds == 30
         # What looks at the source is never answered from the cache: only it can see that the source has changed.
@@ -213,7 +267,7 @@ def test_a_profile_with_a_gpu_sets_everything_it_names(tmp_path: Path) -> None:
     assert (resources["resourceCpuRequest"], resources["resourceCpuLimit"]) == ("10", "12")
     assert resources["resourceMemoryRequest"] == resources["resourceMemoryLimit"] == "64Gi"
     assert resources["accelerator"]["resourceCount"] == "1"
-    tasks = spec.root.dag.tasks
+    tasks = tasks_of(spec)
     assert {task.retry_policy.max_retry_count for task in tasks.values()} == {5}
     assert {task.retry_policy.backoff_max_duration.seconds for task in tasks.values()} == {600}
     assert spec.root.input_definitions.parameters["tracking_uri"].default_value.string_value.startswith("http://mlflow")
@@ -265,7 +319,7 @@ def test_a_local_run_asks_for_nothing() -> None:
     from graftline.pipelines.train import train
 
     assert not train.platform_spec.platforms
-    tasks = train.pipeline_spec.root.dag.tasks.values()
+    tasks = tasks_of(train.pipeline_spec).values()
     assert all(task.caching_options.enable_cache and not task.retry_policy.max_retry_count for task in tasks)
 
 
@@ -278,11 +332,9 @@ def test_retraining_gets_the_same_settings_below_its_condition(tmp_path: Path) -
     assert containers["exec-fine-tune"]["resources"]["accelerator"]["resourceCount"] == "1"
     assert set(kubernetes_of(documents)["deploymentSpec"]["executors"]) == set(containers)
     spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
-    (condition,) = (task for name, task in spec.root.dag.tasks.items() if name != "detect-change")
-    inner = spec.components[condition.component_ref.name].dag.tasks
-    cached = {name for name, task in inner.items() if task.caching_options.enable_cache}
-    assert set(inner) - cached == {"version-data", "register-model"}
-    assert not spec.root.dag.tasks["detect-change"].caching_options.enable_cache
+    assert list(dangling(spec)) == []
+    cached = {name for name, task in tasks_of(spec).items() if task.caching_options.enable_cache}
+    assert set(tasks_of(spec)) - cached == {"version-data", "register-model", "detect-change"}
 
 
 def test_manifests_for_gitops(tmp_path: Path) -> None:

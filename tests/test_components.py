@@ -14,6 +14,7 @@ from PIL import Image
 from graftline.orchestration import RETRAIN_STEPS, STEPS
 from graftline.records import DataVersion, read_record
 
+FOLDERS = (Path, list[Path])
 CACHE_KEYS = {"code_version", "data_version", "inputs_version", "source_fingerprint"}
 
 
@@ -43,7 +44,7 @@ def scalars(parameters: dict[str, inspect.Parameter]) -> dict[str, tuple[type, A
     return {
         name: (str if get_origin(p.annotation) is Literal else p.annotation, p.default)
         for name, p in parameters.items()
-        if p.annotation is not Path and not is_input(p) and not is_output(p) and name not in CACHE_KEYS
+        if p.annotation not in FOLDERS and not is_input(p) and not is_output(p) and name not in CACHE_KEYS
     }
 
 
@@ -54,7 +55,7 @@ def test_scalars_and_defaults_are_those_of_the_step(step: str) -> None:
 
 @pytest.mark.parametrize("step", RETRAIN_STEPS)
 def test_input_artifacts_are_the_folders_that_the_step_reads(step: str) -> None:
-    read = [name for name, p in parameters_of_step(step).items() if p.annotation is Path and name != "out"]
+    read = [name for name, p in parameters_of_step(step).items() if p.annotation in FOLDERS and name != "out"]
     assert [name for name, p in parameters_of_component(step).items() if is_input(p)] == read
 
 

@@ -47,10 +47,12 @@ def _resolved_commands() -> dict[str, str]:
 
 def test_every_step_is_a_stage() -> None:
     assert list(PIPELINE["stages"]) == ["demo_data", *STEPS]
-    assert list(PARAMS) == list(STEPS)
+    signatures = {step: inspect.signature(cli.load(step)).parameters.values() for step in STEPS}
+    with_options = [step for step in STEPS if any(p.kind is p.KEYWORD_ONLY for p in signatures[step])]
+    assert list(PARAMS) == with_options
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", list(PARAMS))
 def test_parameters_are_the_steps_with_its_defaults(step: str) -> None:
     signature = inspect.signature(cli.load(step)).parameters
     for name, value in PARAMS[step].items():

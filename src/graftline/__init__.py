@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graftline.steps.augment import augment
+    from graftline.steps.choose_model import choose_model
     from graftline.steps.detect_change import detect_change
     from graftline.steps.evaluate import evaluate
     from graftline.steps.export_onnx import export_onnx
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = version("graftline")
 __all__ = [
     "augment",
+    "choose_model",
     "detect_change",
     "evaluate",
     "export_onnx",

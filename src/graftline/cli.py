@@ -11,13 +11,14 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from graftline import __version__
 from graftline.errors import GraftlineError
 from graftline.orchestration import STEPS
-from graftline.orchestration.help import choices, command_help, overview, parameters, spelt, usage
+from graftline.orchestration.help import choices, command_help, is_several, overview, parameters, spelt, usage
 from graftline.records import Record
 
 COMMANDS = {
@@ -170,7 +171,10 @@ def parse(command: str, function: Callable[..., Any], words: Sequence[str]) -> d
 
     names = parameters(function)
     parser = ArgumentParser(prog=f"graftline {command}", exit_on_error=False, add_help=False)
-    parser.add_function_arguments(function, as_positional=True, skip=_not_offered(function))
+    several = [name for name, parameter in names.items() if is_several(parameter)]
+    for name in several:
+        parser.add_argument(name, type=Path, nargs="+")
+    parser.add_function_arguments(function, as_positional=True, skip={*several, *_not_offered(function)})
     try:
         return parser.parse_args([_option(command, word, names) for word in words]).as_dict()
     except ArgumentError as error:

@@ -65,6 +65,15 @@ def output_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def link_or_copy(source: str, target: str) -> str:
+    """Gives a file a second name and returns that; where the file system cannot, copies it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return target
+
+
 def _swap(beside: Path, out: Path) -> None:
     """Puts the folder `beside` in the place of `out`, which may exist."""
     if not out.exists():

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,35 @@ import pyarrow.parquet as pq
 from graftline.data.dataset import Split
 from graftline.evaluation.metrics import Measurements
 from graftline.files import write_atomic
+
+PREDICTIONS_FILE = "predictions.parquet"
+VALIDATION_FILE = "validation.parquet"  # the same of the validation images, in a candidate's model folder
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says to the images of a split.
+
+    Attributes:
+        ids: Content identity of each image.
+        labels: int64 [n], indices of the true classes.
+        probabilities: float32 [n, k].
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether the top class is the image's, bool [n]."""
+        return self.probabilities.argmax(axis=1) == self.labels
+
+    @property
+    def log_loss(self) -> float:
+        """Mean negative logarithm of the true class's probability; a probability of 0 counts as the smallest float."""
+        of_truth = self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
+        return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
 
 
 def write_metrics(path: Path, measured: Measurements) -> None:
@@ -61,6 +91,14 @@ def write_predictions(path: Path, split: Split, probabilities: np.ndarray) -> No
     }
     columns |= {f"p_{i}": pa.array(column, pa.float32()) for i, column in enumerate(probabilities.T)}
     pq.write_table(pa.table(columns), path)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Reads what `write_predictions` wrote."""
+    table = pq.read_table(path)
+    columns = [table[name].to_numpy() for name in table.column_names if name.startswith("p_")]
+    labels = table["label"].to_numpy().astype(np.int64)
+    return Predictions(table["id"].to_pylist(), labels, np.stack(columns, axis=1))
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -5,6 +5,7 @@ STEPS = (
     "augment",
     "select_strategy",
     "fine_tune",
+    "choose_model",
     "evaluate",
     "export_onnx",
     "register_model",

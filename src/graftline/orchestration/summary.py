@@ -1,13 +1,12 @@
 """What a run reached: the table at its end, and `summary.json`."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from graftline.files import write_atomic
+from graftline.files import link_or_copy, write_atomic
 from graftline.records import DataVersion, EdgeBundle, Evaluation, Registration, TrainedModel, read_record
 
 SUMMARY = "summary.json"
@@ -114,8 +113,8 @@ def summarise(
         read_record(outputs["bundle"], EdgeBundle),
         read_record(outputs["registration"], Registration),
     )
-    shutil.copytree(outputs["bundle"], folder / "bundle", copy_function=_link)
-    _link(str(outputs["evaluation"] / "report.html"), str(folder / "report.html"))
+    shutil.copytree(outputs["bundle"], folder / "bundle", copy_function=link_or_copy)
+    link_or_copy(str(outputs["evaluation"] / "report.html"), str(folder / "report.html"))
     summary = _collect(folder, records, seconds, peak_memory_bytes, published)
     write_atomic(summary.path, json.dumps(summary.figures(), indent=2) + "\n")
     return summary
@@ -151,12 +150,3 @@ def _collect(
         records=records,
         published=published,
     )
-
-
-def _link(source: str, target: str) -> str:
-    """Gives a file a second name; where the file system cannot, copies it."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-    return target

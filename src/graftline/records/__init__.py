@@ -7,16 +7,19 @@ work gives the same record.
 
 from graftline.records.base import RECORD_FILE, FileEntry, Interval, Part, Record, list_files, read_record
 from graftline.records.change import Change, Drift
+from graftline.records.choice import CHOICE_FILE, Choice, TrainedCandidate
 from graftline.records.data import AugmentationPolicy, DataVersion
 from graftline.records.edge import EdgeBundle, Registration, Variant
 from graftline.records.model import ClassMetrics, Evaluation, TrainedModel, TrainingEvent
 from graftline.records.transfer import Balance, ProbeEvidence, Schedule, Strategy, TransferPlan, TransferPlans
 
 __all__ = [
+    "CHOICE_FILE",
     "RECORD_FILE",
     "AugmentationPolicy",
     "Balance",
     "Change",
+    "Choice",
     "ClassMetrics",
     "DataVersion",
     "Drift",
@@ -30,6 +33,7 @@ __all__ = [
     "Registration",
     "Schedule",
     "Strategy",
+    "TrainedCandidate",
     "TrainedModel",
     "TrainingEvent",
     "TransferPlan",

@@ -23,9 +23,9 @@ class Record(Part):
 
     schema_version: Literal[1] = 1
 
-    def write(self, folder: Path) -> Self:
-        """Writes `record.json` into `folder` and returns the record."""
-        write_atomic(folder / RECORD_FILE, self.model_dump_json(indent=2) + "\n")
+    def write(self, folder: Path, file: str = RECORD_FILE) -> Self:
+        """Writes the record into `folder`, as `record.json` unless it lies beside another, and returns it."""
+        write_atomic(folder / file, self.model_dump_json(indent=2) + "\n")
         return self
 
     @property
@@ -34,21 +34,20 @@ class Record(Part):
         return sha256_bytes(self.model_dump_json().encode())
 
 
-def read_record(folder: Path, kind: type[R]) -> R:
+def read_record(folder: Path, kind: type[R], file: str = RECORD_FILE) -> R:
     """Reads the record of a step's output folder.
 
     Args:
         folder: A folder that a step wrote.
         kind: The expected record class.
+        file: Its name there.
 
     Raises:
         GraftlineError: There is no record, or it is of another kind or form; the message names the step that writes it.
     """
-    path = folder / RECORD_FILE
+    path = folder / file
     if not path.is_file():
-        raise GraftlineError(
-            f"{folder} is not an output of `graftline {_WRITTEN_BY[kind.__name__]}`: it has no {RECORD_FILE}"
-        )
+        raise GraftlineError(f"{folder} is not an output of `graftline {_WRITTEN_BY[kind.__name__]}`: it has no {file}")
     try:
         return kind.model_validate_json(path.read_text())
     except ValidationError as error:
@@ -98,6 +97,7 @@ _WRITTEN_BY = {
     "AugmentationPolicy": "augment",
     "TransferPlans": "select_strategy",
     "TrainedModel": "fine_tune",
+    "Choice": "choose_model",
     "Evaluation": "evaluate",
     "EdgeBundle": "export_onnx",
     "Registration": "register_model",

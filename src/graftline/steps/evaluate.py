@@ -113,7 +113,7 @@ def _write_files(
         (folder / "mistakes.png").write_bytes(figures.draw_mistakes(mistakes))
     outputs.write_metrics(folder / "metrics.json", measured)
     outputs.write_plots(folder / "plots", measured, split.labels, probabilities.argmax(axis=1))
-    outputs.write_predictions(folder / "predictions.parquet", split, probabilities)
+    outputs.write_predictions(folder / outputs.PREDICTIONS_FILE, split, probabilities)
 
 
 def _find_mistakes(dataset: Path, data: DataVersion, split: "Split", probabilities: "np.ndarray") -> "list[Mistake]":

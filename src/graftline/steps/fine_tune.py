@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from graftline.files import output_folder, sha256_bytes, write_atomic
 from graftline.progress import say
-from graftline.records import AugmentationPolicy, DataVersion, TrainedModel, TransferPlan, read_record
+from graftline.records import AugmentationPolicy, DataVersion, TrainedModel, TransferPlan, TransferPlans, read_record
 from graftline.workspace import workspace
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from graftline.transfer.strategies import TransferResult
 
 
@@ -40,7 +42,8 @@ def fine_tune(
         dataset: Folder written by version_data.
         policy: Folder written by augment.
         plans: Folder written by select_strategy.
-        out: Folder to write: record.json, model.safetensors, history.json, curves.png.
+        out: Folder to write: record.json, model.safetensors, history.json, curves.png; of one of several candidates
+            also validation.parquet, its answers to the validation images.
         rank: Which plan, 1 is the best.
         epochs: Passes over the training images instead of the plan's; 0 keeps the plan's.
         batch_size: Images per optimizer step instead of the plan's; 0 keeps the plan's.
@@ -87,10 +90,21 @@ def fine_tune(
         say(line)
     if accelerator.is_main_process:
         with output_folder(out) as folder:
+            if len(read_record(plans, TransferPlans).candidates) > 1:
+                _write_answers(folder, dataset, result, images.validation.pixels)
             _write(folder, result, data, chosen, plan, seed)
         saved.clear()
     accelerator.wait_for_everyone()
     return read_record(out, TrainedModel)
+
+
+def _write_answers(folder: Path, dataset: Path, result: "TransferResult", pixels: "np.ndarray") -> None:
+    from graftline.data.dataset import open_split
+    from graftline.evaluation.outputs import VALIDATION_FILE, write_predictions
+    from graftline.models.predict import predict
+
+    probabilities = predict(result.model.eval(), pixels, result.spec.mean, result.spec.std)
+    write_predictions(folder / VALIDATION_FILE, open_split(dataset, "validation"), probabilities)
 
 
 def _write(

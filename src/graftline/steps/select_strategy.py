@@ -16,6 +16,7 @@ def select_strategy(
     backbones: str = "",
     strategy: Literal["auto", "feature_extraction", "fine_tuning", "progressive_unfreezing"] = "auto",
     image_size: int = 0,
+    candidates: int = 1,
     seed: int = 0,
 ) -> TransferPlans:
     """Ranks transfer plans by rules checked against a cross-validated linear probe of each candidate backbone.
@@ -29,6 +30,7 @@ def select_strategy(
         backbones: Candidates, timm names separated by commas; empty takes every backbone whose weights are at hand.
         strategy: Goes first whatever the rules say; auto follows them.
         image_size: Side of the input in pixels; 0 takes what the weights were made for.
+        candidates: How many of the best plans are to be trained, for choose_model to choose among.
         seed: Of the cross-validation's folds.
 
     Returns:
@@ -39,9 +41,11 @@ def select_strategy(
     """
     from graftline.models.weights import backbones_at_hand
     from graftline.transfer.evidence import probe_backbone
-    from graftline.transfer.plans import rank_plans
+    from graftline.transfer.plans import candidate_ranks, rank_plans
 
     check_choice("strategy", strategy, ("auto", *get_args(Strategy)))
+    if candidates < 1:
+        raise GraftlineError(f"candidates is {candidates}: at least 1 plan must be trained")
     data = read_record(dataset, DataVersion)
     chosen = read_record(policy, AugmentationPolicy)
     if chosen.data_version != data.version:
@@ -55,5 +59,8 @@ def select_strategy(
     evidence = [probe_backbone(name, dataset, image_size, seed) for name in dict.fromkeys(names)]
     images = sum(sum(data.counts[split].values()) for split in ("train", "validation"))
     plans = rank_plans(evidence, images, strategy, image_size)
+    ranks = candidate_ranks(plans, candidates)
     with output_folder(out) as folder:
-        return TransferPlans(data_version=data.version, policy=chosen.sha256, plans=plans).write(folder)
+        return TransferPlans(data_version=data.version, policy=chosen.sha256, plans=plans, candidates=ranks).write(
+            folder
+        )

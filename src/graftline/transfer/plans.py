@@ -43,6 +43,16 @@ def rank_plans(
     return plans[0] + [others[0] for others in plans[1:]]
 
 
+def candidate_ranks(plans: Sequence[TransferPlan], candidates: int) -> list[int]:
+    """Returns the ranks of the plans that are to be trained: the first ones, as many as there are.
+
+    Args:
+        plans: Ranked plans, best first.
+        candidates: How many are wanted.
+    """
+    return list(range(1, min(candidates, len(plans)) + 1))
+
+
 def _rank_backbones(evidence: Sequence[BackboneEvidence]) -> list[BackboneEvidence]:
     best = max(item.probe.accuracy.value for item in evidence)
     half = max((item.probe.accuracy.high - item.probe.accuracy.low) / 4 for item in evidence)
