@@ -1,30 +1,62 @@
 """Which device and precision training runs on, through accelerate."""
 
 import ctypes
+import os
+import shutil
 import sys
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
+from torch import nn
 
 from graftline.errors import GraftlineError, check_choice
+from graftline.training.speed import LAYOUTS, choose_fastest
 
 _CHOICES = ("auto", "cpu", "cuda")
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # from malloc.h of the GNU C library
 
 
-def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerator:
+class Machine(Accelerator):
+    """An accelerator that also knows how a network lies in memory and whether it is compiled.
+
+    Attributes:
+        layout: "channels_last" or "contiguous".
+        compiles: Whether training runs through `torch.compile`.
+    """
+
+    layout = "channels_last"
+    compiles = False
+
+    @property
+    def arithmetic(self) -> str:
+        """Precision and layout, which decide the last bits of results."""
+        return f"{self.mixed_precision} {self.layout}"
+
+    def place(self, model: nn.Module) -> None:
+        """Moves a network, in place, to the device in the layout."""
+        model.to(self.device, memory_format=LAYOUTS[self.layout])  # type: ignore[call-overload]
+
+
+def make_accelerator(
+    device: str = "auto", precision: str = "auto", memory_format: str = "auto", torch_compile: bool = False
+) -> Machine:
     """Returns an accelerator: the device, the precision, and the processes that train together.
 
     Args:
         device: "auto" (a GPU when there is one), "cpu" or "cuda".
-        precision: "auto" (bfloat16 autocast where the hardware computes it natively), "fp32", "bf16", or "fp16" (with
-            loss scaling, on a GPU).
+        precision: "auto" (the fastest by a short measurement on this machine), "fp32", "bf16", or "fp16" (with loss
+            scaling, on a GPU).
+        memory_format: "auto" (the fastest, likewise), "channels_last" or "contiguous".
+        torch_compile: Whether training runs through `torch.compile`.
 
     Raises:
-        GraftlineError: The device or precision is unknown or not there.
+        GraftlineError: A choice is unknown or not there.
     """
     check_choice("precision", precision, _PRECISIONS)
+    check_choice("memory_format", memory_format, ("auto", *LAYOUTS))
     if device not in _CHOICES:
         raise GraftlineError(f"device {device!r} is not one of {', '.join(_CHOICES)}")
     if device == "cuda" and not torch.cuda.is_available():
@@ -34,18 +66,28 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
         _keep_freed_memory()
     if on_cpu and precision == "fp16":
         raise GraftlineError("precision fp16 needs a GPU: on this device use auto, bf16 or fp32")
-    automatic = "bf16" if _has_bfloat16(on_cpu) else "no"
-    chosen = {"auto": automatic, "fp32": "no"}.get(precision, precision)
-    return Accelerator(cpu=on_cpu, mixed_precision=chosen)
+    if on_cpu and torch_compile and not shutil.which(os.environ.get("CXX", "g++")):
+        raise GraftlineError("torch_compile needs a C++ compiler on a CPU: install g++ or leave it out")
+    return _start(on_cpu, precision, memory_format, torch_compile)
+
+
+def _start(on_cpu: bool, precision: str, memory_format: str, torch_compile: bool) -> Machine:
+    """Makes the accelerator; the main process measures for all, so that all do alike."""
+    if AcceleratorState._shared_state and AcceleratorState().num_processes == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier step of this process chose otherwise
+    state = PartialState(cpu=on_cpu)
+    chosen = [choose_fastest(state.device, precision, memory_format) if state.is_main_process else None]
+    fastest = broadcast_object_list(chosen)[0]
+    assert fastest is not None, "the main process has measured"
+    mixed = "no" if fastest.precision == "fp32" else fastest.precision
+    machine = Machine(cpu=on_cpu, mixed_precision=mixed)
+    machine.layout, machine.compiles = fastest.layout, torch_compile
+    return machine
 
 
 def is_fast_bfloat16_cpu(accelerator: Accelerator) -> bool:
     """Whether training runs on a CPU under bfloat16 autocast."""
     return accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16"
-
-
-def _has_bfloat16(on_cpu: bool) -> bool:
-    return torch.cpu._is_avx512_bf16_supported() if on_cpu else torch.cuda.is_bf16_supported()
 
 
 def _keep_freed_memory() -> None:

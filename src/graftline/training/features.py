@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from graftline.errors import GraftlineError
@@ -15,6 +14,7 @@ from graftline.files import sha256_bytes
 from graftline.models.backbones import InputSpec
 from graftline.models.predict import normalise
 from graftline.progress import track
+from graftline.training.device import Machine
 from graftline.workspace import cache_folder
 
 _FORM = 1  # of the cached files; raise it when what they hold changes
@@ -23,7 +23,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """What determines the features, besides size and precision.
+    """What determines the features, besides size and arithmetic.
 
     Attributes:
         data: Version of the data.
@@ -52,7 +52,7 @@ class Features:
 
 
 def cached_features(
-    model: nn.Module, images: np.ndarray, content: FeatureKey, spec: InputSpec, accelerator: Accelerator
+    model: nn.Module, images: np.ndarray, content: FeatureKey, spec: InputSpec, accelerator: Machine
 ) -> Features:
     """Computes features in eval mode, or reads them when the same ones were computed before.
 
@@ -66,12 +66,12 @@ def cached_features(
     Raises:
         GraftlineError: The architecture does not take images of this size.
     """
-    path = _cache_path(content, images.shape[1], accelerator.mixed_precision)
+    path = _cache_path(content, images.shape[1], accelerator.arithmetic)
     if path.is_file():
         with np.load(path) as arrays:
             return Features(arrays["late"], arrays["middle"])
     # Outside inference mode: parameters made inside it could not be trained.
-    model.to(accelerator.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    accelerator.place(model.eval())
     try:
         features = _compute(model, images, content.split, spec, accelerator)
     except AssertionError as error:  # how timm refuses a size
@@ -85,7 +85,7 @@ def cached_features(
 
 
 @torch.inference_mode()
-def _compute(model: nn.Module, images: np.ndarray, split: str, spec: InputSpec, accelerator: Accelerator) -> Features:
+def _compute(model: nn.Module, images: np.ndarray, split: str, spec: InputSpec, accelerator: Machine) -> Features:
     late, middle = [], []
     for start in track(range(0, len(images), _BATCH), f"features of the {split} images"):
         batch = torch.from_numpy(np.array(images[start : start + _BATCH])).to(accelerator.device)
@@ -102,9 +102,9 @@ def _pooled(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return model.forward_head(maps, pre_logits=True), middle.mean((-2, -1))  # type: ignore[operator]
 
 
-def _cache_path(content: FeatureKey, size: int, precision: str) -> Path:
+def _cache_path(content: FeatureKey, size: int, arithmetic: str) -> Path:
     tools = {"form": _FORM, "timm": timm.__version__, "torch": torch.__version__}
-    key = {**asdict(content), "size": size, "precision": precision, **tools}
+    key = {**asdict(content), "size": size, "arithmetic": arithmetic, **tools}
     folder = cache_folder() / "features"
     folder.mkdir(exist_ok=True)
     return folder / f"{sha256_bytes(json.dumps(key, sort_keys=True).encode())[:24]}.npz"

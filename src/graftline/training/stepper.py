@@ -1,11 +1,11 @@
 """One optimizer step on one batch: views, mixing, loss, gradients, weights and their moving average."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -15,6 +15,7 @@ from graftline.augmentation.apply import Augmenter
 from graftline.models.backbones import InputSpec
 from graftline.models.predict import normalise
 from graftline.records import AugmentationPolicy, TransferPlan
+from graftline.training.device import Machine
 from graftline.training.images import Images
 from graftline.training.mixing import Mix, draw_mix, mix_images
 from graftline.training.optimizer import StartingPoint, make_optimizer
@@ -49,11 +50,12 @@ class Stepper:
         policy: AugmentationPolicy,
         spec: InputSpec,
         train: Images,
-        accelerator: Accelerator,
+        accelerator: Machine,
         seed: int,
         timer: StepTimer,
     ) -> None:
         self.model = self._parallel = model
+        self._forward: Callable[[Tensor], Tensor] = model
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay))
         self.optimizer = accelerator.prepare_optimizer(make_optimizer(model, plan))
         self._plan, self._spec, self._train, self._seed = plan, spec, train, seed
@@ -86,6 +88,7 @@ class Stepper:
         self._timer.new_stage()
         if self._accelerator.num_processes > 1:
             self._parallel = DistributedDataParallel(self.model)
+        self._forward = torch.compile(self._parallel) if self._accelerator.compiles else self._parallel
 
     def set_rate(self, rate: float) -> None:
         """Sets the rate of every group to its share of the peak `rate`."""
@@ -156,7 +159,7 @@ class Stepper:
             others, other_labels = self._inputs(batch, partners, epoch, number)
             inputs, share = mix_images(inputs, others, mix)
         with self._timer.section("forward"), self._accelerator.autocast():
-            logits = self._parallel(inputs)
+            logits = self._forward(inputs)
         loss = share * self._cross_entropy(logits.float(), labels)
         if mix is not None:
             loss = loss + (1 - share) * self._cross_entropy(logits.float(), other_labels)
