@@ -3,17 +3,26 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast lint bench seeds images lock
+.PHONY: help setup demo test test-fast test-images lint bench seeds images lock
 
 BIN := .venv/bin
 READY := .venv/.ready
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-COMMIT = $(shell git rev-parse HEAD)
-CONTAINERS ?= docker
+COMMIT = $(shell git describe --always --abbrev=40 --exclude '*' --dirty=-changed)
+
+# For images: `docker` may be a client without an engine behind it, so each is asked. BUILD_FLAGS go to `build` as they are.
+CONTAINERS ?= $(shell for engine in docker podman; do if $$engine info >/dev/null 2>&1; then echo $$engine; break; fi; done)
+TARGETS ?= cpu cuda
+BASE_IMAGE ?=
+NODE_IMAGE ?=
 TORCH_INDEX ?=
+TORCH ?=
+BUILD_FLAGS ?=
+IMAGE ?= graftline:$(VERSION)-cpu
+BUILD_ARGUMENTS = VERSION COMMIT $(foreach name,BASE_IMAGE NODE_IMAGE TORCH_INDEX TORCH,$(if $($(name)),$(name)))
 
 help: ## what can be made
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F '|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F '|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 setup: $(READY) ## install everything into .venv (instant when nothing changed)
 	@echo "ready: .venv"
@@ -48,10 +57,15 @@ bench: $(READY) ## training beside the PyTorch tutorial and fastai, and what mak
 seeds: $(READY) ## the demo over three seeds: accuracy, spread, seconds
 	@$(BIN)/python benchmarks/seeds.py
 
-images: ## build the container images graftline:VERSION-cpu and -cuda (CONTAINERS=podman works too)
-	@for target in cpu cuda; do $(CONTAINERS) build --file docker/Dockerfile --target "$$target" \
-		--build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) --build-arg TORCH_INDEX=$(TORCH_INDEX) \
+images: ## container images graftline:VERSION-cpu and -cuda; docs/cluster.md tells the variables
+	@engine="$(CONTAINERS)"; \
+	test -n "$$engine" || { echo "make images: neither docker nor podman answers: start one of them" >&2; exit 1; }; \
+	for target in $(TARGETS); do "$$engine" build --file docker/Dockerfile --target "$$target" $(BUILD_FLAGS) \
+		$(foreach name,$(BUILD_ARGUMENTS),--build-arg "$(name)=$($(name))") \
 		--tag "graftline:$(VERSION)-$$target" .; done
+
+test-images: $(READY) ## the pipeline with each step in a container of IMAGE, held against a run without
+	@GRAFTLINE_IMAGE="$(IMAGE)" $(BIN)/pytest -rs tests/test_images.py
 
 lock: $(READY) ## resolve requirements.lock again, after a change of dependencies in pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet uv

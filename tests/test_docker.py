@@ -1,5 +1,6 @@
 """The Dockerfile: clean by hadolint, locked, non-root, labelled, and with everything that the installation reads."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -68,7 +69,7 @@ def test_target_says_which_version_and_commit_it_is(target: str) -> None:
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_target_downloads_nothing_at_run_time_and_writes_to_its_own_folder(target: str) -> None:
     settings = " ".join(argument for name, argument in _inherited(target) if name == "ENV").split()
-    assert {"HF_HUB_OFFLINE=1", "GRAFTLINE_WORKSPACE=/workspace"} <= set(settings)
+    assert {"HF_HUB_OFFLINE=1", "GRAFTLINE_WORKSPACE=/workspace", "HOME=/tmp"} <= set(settings)
 
 
 def test_base_is_pinned_to_a_patch_version_that_the_package_supports() -> None:
@@ -81,9 +82,71 @@ def test_base_is_pinned_to_a_patch_version_that_the_package_supports() -> None:
 
 
 def test_every_installation_is_bound_to_the_lock() -> None:
-    installs = [argument for name, argument in _instructions() if name == "RUN" and "pip install" in argument]
+    recipe = "\n".join(argument for name, argument in _instructions() if name == "RUN")
+    recipe += (ROOT / "docker" / "dependencies.sh").read_text()
+    installs = [line for line in recipe.splitlines() if "pip install" in line]
     assert installs
-    assert all("--constraint requirements.lock" in argument for argument in installs)
+    assert all("--constraint" in line or "--no-deps --no-build-isolation" in line for line in installs)
+
+
+def _dependencies(folder: Path, torch: str, cuda: bool) -> "subprocess.CompletedProcess[str]":
+    """Runs dependencies.sh for the target cpu with a stand-in for pip, which installs an empty library of torch."""
+    script = (ROOT / "docker" / "dependencies.sh").read_text().replace("venv=/opt/graftline", f"venv={folder}/venv")
+    pip, python = folder / "venv" / "bin" / "pip", folder / "venv" / "bin" / "python"
+    pip.parent.mkdir(parents=True)
+    pip.write_text(
+        f'#!/bin/sh\necho "$@" >> {folder}/log\ntouch {folder}/venv/{"libtorch_cuda.so" if cuda else "any"}\n'
+    )
+    pip.chmod(0o755)
+    python.symlink_to(sys.executable)
+    for name in ("requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    command = ["sh", "-c", script, "dependencies.sh", "cpu", torch, "https://index.example.com"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_dependencies_are_the_locks_but_for_torch_versions_that_are_given(tmp_path: Path) -> None:
+    lock = (ROOT / "requirements.lock").read_text().splitlines()
+    for torch, missing in (("torch torchvision", 0), ("torch==2.13.0 torchvision==0.28.0", 2)):
+        folder = tmp_path / str(missing)
+        folder.mkdir()
+        assert _dependencies(folder, torch, cuda=False).returncode == 0
+        first, second = (folder / "log").read_text().splitlines()
+        assert first == f"install --constraint constraints.txt --extra-index-url https://index.example.com {torch}"
+        assert second.startswith("install --constraint constraints.txt --requirement dependencies.txt ")
+        assert len(lock) - len((folder / "constraints.txt").read_text().splitlines()) == missing
+        wanted = (folder / "dependencies.txt").read_text().splitlines()
+        assert "timm==1.0.31" in wanted
+        assert not [line for line in wanted if line.startswith("torch")]
+
+
+def test_image_for_processors_is_not_built_with_cuda(tmp_path: Path) -> None:
+    result = _dependencies(tmp_path, "torch torchvision", cuda=True)
+    assert result.returncode == 1
+    assert "TORCH_INDEX" in result.stderr
+    assert len((tmp_path / "log").read_text().splitlines()) == 1, "it stops at once"
+
+
+def _make(path: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["make", *words], cwd=ROOT, env={"PATH": path}, capture_output=True, text=True, check=False)
+
+
+def test_make_images_takes_the_engine_that_answers(tmp_path: Path) -> None:
+    for name, answers in (("docker", 1), ("podman", 0)):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\n[ "$1" = info ] && exit {answers}\necho {name} "$@"\n')
+        program.chmod(0o755)
+    with_engines = _make(f"{tmp_path}:{os.environ['PATH']}", "images", "BASE_IMAGE=mine:1", "BUILD_FLAGS=--layers")
+    assert with_engines.returncode == 0, with_engines.stderr
+    first, second = with_engines.stdout.splitlines()
+    assert first.startswith("podman build --file docker/Dockerfile --target cpu --layers --build-arg VERSION=")
+    assert "--build-arg BASE_IMAGE=mine:1 " in first
+    assert "NODE_IMAGE" not in first
+    assert "--target cuda" in second
+    (tmp_path / "podman").write_text("#!/bin/sh\nexit 1\n")
+    without = _make(f"{tmp_path}:{os.environ['PATH']}", "images")
+    assert without.returncode != 0
+    assert "neither docker nor podman answers" in without.stderr
 
 
 def test_builder_gets_what_the_package_is_made_of_and_no_more() -> None:
@@ -92,7 +155,8 @@ def test_builder_gets_what_the_package_is_made_of_and_no_more() -> None:
     package = tomllib.loads((ROOT / "pyproject.toml").read_text())
     folders = {folder.split("/")[0] for folder in package["tool"]["setuptools"]["package-dir"].values()}
     assert rules[0] == "*"
-    assert kept == folders | {"pyproject.toml", "requirements.lock", package["project"]["readme"], "LICENSE"}
+    files = {"pyproject.toml", "requirements.lock", "docker/dependencies.sh", package["project"]["readme"], "LICENSE"}
+    assert kept == folders | files
     assert any(fnmatch("src/graftline/__pycache__", rule.replace("**", "*")) for rule in rules)
 
 
@@ -102,5 +166,5 @@ def test_page_runtime_in_the_image_is_the_one_that_the_library_looks_for() -> No
     (packing,) = (argument for name, argument in _stages()["web"][1] if name == "RUN")
     assert RUNTIME in packing.split()
     assert set(re.findall(r"package/dist/(\S+)", packing)) == set(RUNTIME_FILES)
-    folder = f"/workspace/cache/{RUNTIME.replace('@', '-')}"
+    folder = f"/opt/graftline/share/{RUNTIME.replace('@', '-')}"
     assert any(name == "COPY" and argument.endswith(f" {folder}") for name, argument in _stages()["base"][1])

@@ -8,6 +8,7 @@ import functools
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from http import HTTPStatus
@@ -36,14 +37,15 @@ class PageUnavailableError(GraftlineError):
 
 
 def fetch_runtime() -> Path:
-    """Returns the cache folder with the three files of onnxruntime-web, fetched with npm the first time.
+    """Returns the folder with the three files of onnxruntime-web: the image's, or the cache, filled with npm once.
 
     Raises:
         PageUnavailableError: npm is missing or failed, or the files are not those of the pinned version.
     """
-    folder = workspace() / "cache" / RUNTIME.replace("@", "-")  # images carry it there, a shared cache may not
-    if all((folder / name).is_file() and sha256_file(folder / name) == sha for name, sha in RUNTIME_FILES.items()):
-        return folder
+    folder = workspace() / "cache" / RUNTIME.replace("@", "-")
+    for place in (Path(sys.prefix) / "share" / folder.name, folder):
+        if all((place / name).is_file() and sha256_file(place / name) == sha for name, sha in RUNTIME_FILES.items()):
+            return place
     with tempfile.TemporaryDirectory() as scratch:
         contents = _unpack(_npm_pack(Path(scratch)))
     for name, content in contents.items():
