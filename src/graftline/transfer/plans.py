@@ -1,12 +1,13 @@
 """From rules and evidence to a ranked list of plans."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from graftline.models.backbones import input_spec
 from graftline.records import Strategy, TransferPlan
 from graftline.transfer.evidence import BackboneEvidence
 from graftline.transfer.rules import LARGE, Choice, rank_strategies
+from graftline.transfer.start import Champion
 
 _RATE = 2e-4
 _DECAY = 0.9
@@ -44,13 +45,13 @@ def rank_plans(
 
 
 def candidate_ranks(plans: Sequence[TransferPlan], candidates: int) -> list[int]:
-    """Returns the ranks of the plans that are to be trained: the first ones, as many as there are.
+    """Returns the ranks of the plans that are to be trained: the first ones, and one from the champion's weights.
 
     Args:
         plans: Ranked plans, best first.
         candidates: How many are wanted.
     """
-    return list(range(1, min(candidates, len(plans)) + 1))
+    return [rank for rank, plan in enumerate(plans, 1) if rank <= candidates or plan.champion]
 
 
 def _rank_backbones(evidence: Sequence[BackboneEvidence]) -> list[BackboneEvidence]:
@@ -78,28 +79,70 @@ def make_plan(
     Differential rates: the last block at the peak, each one towards the stem at a fixed share of its neighbour's, so
     that early layers, which are general, hardly move. The solved head trains at a fifth of the peak.
     """
-    side = image_size or input_spec(item.backbone).image_size
-    epochs = 0 if choice.strategy == "feature_extraction" else _EPOCHS
-    stages = _stage_epochs(epochs) if choice.strategy == "progressive_unfreezing" else []
-    frozen = _EARLY_GROUPS if choice.strategy == "fine_tuning" and images <= LARGE else 0
+    frozen = _frozen_groups(choice.strategy, images)
     return TransferPlan(
         backbone=item.backbone,
-        strategy=choice.strategy,
-        image_size=side,
-        epochs=epochs,
-        batch_size=_BATCH,
-        learning_rate=_RATE,
-        layer_decay=_DECAY,
-        frozen_groups=frozen,
-        schedule="cosine",
-        warmup_steps=50,
-        weight_decay=0.02,
-        label_smoothing=0.05,
-        ema_decay=0.97,
-        stage_epochs=stages,
+        image_size=image_size or input_spec(item.backbone).image_size,
         evidence=item.probe,
         reasons=[choice.reason, backbone_reason, _domain_reason(item), *_rate_reason(choice.strategy, frozen)],
+        **_settings(choice.strategy, frozen),
     )
+
+
+def plan_from_champion(
+    champion: Champion, images: int, wanted: Strategy | Literal["auto"] = "auto", image_size: int = 0
+) -> TransferPlan:
+    """Fills in the settings for training on from the champion's weights.
+
+    There is no probe: on images that the champion has learned by heart, cross-validation would flatter it. What it is
+    worth shows on the validation images, which it was not trained on.
+
+    Args:
+        champion: The model.
+        images: Number of training and validation images.
+        wanted: A strategy that is asked for; auto trains on with the early layers frozen.
+        image_size: Side of the input in pixels; 0: the champion's.
+    """
+    record = champion.record
+    strategy: Strategy = "fine_tuning" if wanted == "auto" else wanted
+    frozen = _frozen_groups(strategy, images)
+    head = (
+        f"the champion knows other classes ({', '.join(record.classes)}): its backbone is taken, the head is solved"
+        if champion.rows is None
+        else "the classes are the champion's: its head stays, unless a newly solved one is better on validation"
+    )
+    origin = f"from the weights of the champion, model {record.sha256[:16]}, trained on {record.data_version}"
+    rates = [] if strategy == "feature_extraction" else [_rates(frozen)]
+    return TransferPlan(
+        backbone=record.plan.backbone,
+        image_size=image_size or record.image_size,
+        champion=record.sha256,
+        reasons=[origin, head, *rates],
+        **_settings(strategy, frozen),
+    )
+
+
+def _frozen_groups(strategy: Strategy, images: int) -> int:
+    return _EARLY_GROUPS if strategy == "fine_tuning" and images <= LARGE else 0
+
+
+def _settings(strategy: Strategy, frozen: int) -> dict[str, Any]:
+    """Returns what depends on the strategy alone."""
+    epochs = 0 if strategy == "feature_extraction" else _EPOCHS
+    return {
+        "strategy": strategy,
+        "epochs": epochs,
+        "batch_size": _BATCH,
+        "learning_rate": _RATE,
+        "layer_decay": _DECAY,
+        "frozen_groups": frozen,
+        "schedule": "cosine",
+        "warmup_steps": 50,
+        "weight_decay": 0.02,
+        "label_smoothing": 0.05,
+        "ema_decay": 0.97,
+        "stage_epochs": _stage_epochs(epochs) if strategy == "progressive_unfreezing" else [],
+    }
 
 
 def _stage_epochs(epochs: int) -> list[int]:
@@ -115,8 +158,9 @@ def _domain_reason(item: BackboneEvidence) -> str:
 def _rate_reason(strategy: Strategy, frozen: int) -> list[str]:
     if strategy == "feature_extraction":
         return ["the head is solved to convergence on cached features instead of stepping at 1e-3"]
-    start = f"the first {frozen} layer groups stay frozen" if frozen else "all layers train"
-    return [
-        f"{start}; rates fall from {_RATE:g} at the last block by {_DECAY:g} per group towards the stem; "
-        "the head starts from the solved probe (Kumar et al. 2022, LP-FT)"
-    ]
+    return [f"{_rates(frozen)}; the head starts from the solved probe (Kumar et al. 2022, LP-FT)"]
+
+
+def _rates(frozen: int) -> str:
+    layers = f"the first {frozen} layer groups stay frozen" if frozen else "all layers train"
+    return f"{layers}; rates fall from {_RATE:g} at the last block by {_DECAY:g} per group towards the stem"

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from graftline.errors import GraftlineError
 from graftline.records import AugmentationPolicy, DataVersion, TransferPlan, TransferPlans, read_record
 
-_NOT_CHANGEABLE = {"backbone", "strategy", "evidence", "reasons"}  # another plan has another: --rank
+_NOT_CHANGEABLE = {"backbone", "strategy", "champion", "evidence", "reasons"}  # another plan has another: --rank
 
 
 def read_plan(plans: Path, data: DataVersion, policy: AugmentationPolicy, rank: int) -> TransferPlan:
@@ -61,7 +61,8 @@ def change_plan(
         raise GraftlineError(
             f"the setting {first['loc'][0]}={first['input']} is not possible: {first['msg']}"
         ) from None
-    return changed.model_copy(update=_length(plan, changed, "stage_epochs" in changes))
+    start = {"champion": ""} if changed.from_scratch else {}
+    return changed.model_copy(update={**_length(plan, changed, "stage_epochs" in changes), **start})
 
 
 def _length(plan: TransferPlan, changed: TransferPlan, stages_given: bool) -> dict[str, Any]:

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from graftline.augmentation.apply import Augmenter
 from graftline.data.dataset import load_images, open_split
 from graftline.errors import GraftlineError
 from graftline.intervals import wilson
-from graftline.models.backbones import InputSpec, build_backbone, build_empty, input_spec
+from graftline.models.backbones import InputSpec, input_spec
 from graftline.models.folding import folded_norms
 from graftline.models.freezing import Freezer
 from graftline.models.groups import layer_groups
 from graftline.models.weights import head_name
+from graftline.progress import say
 from graftline.records import AugmentationPolicy, DataVersion, Interval, TrainingEvent, TransferPlan, read_record
 from graftline.training.checkpoints import Checkpoints
 from graftline.training.depthwise import speed_up_depthwise
-from graftline.training.device import is_fast_bfloat16_cpu
+from graftline.training.device import Machine, is_fast_bfloat16_cpu
 from graftline.training.features import FeatureKey, cached_features
 from graftline.training.images import Images
 from graftline.training.loop import Stage, Trainer
@@ -31,6 +31,7 @@ from graftline.training.probe import cross_validate, set_head, solve_head
 from graftline.training.profile import StepTimer
 from graftline.training.range_test import RangeTest, try_rates
 from graftline.training.stepper import Stepper
+from graftline.transfer.start import Champion, Start, build_start, is_solved_better
 
 _VIEWED = 64
 
@@ -62,7 +63,7 @@ class TransferResult:
         model: fp32.
         spec: Its input.
         pretrained: SHA-256 of the tensors it started from.
-        kept_epoch: 0: the solved head.
+        kept_epoch: 0: the start.
         validation_accuracy: Of the kept weights.
         history: One row per epoch.
         rates: Peak learning rate of every step.
@@ -106,16 +107,17 @@ def carry_out(
     plan: TransferPlan,
     policy: AugmentationPolicy,
     data: TransferData,
-    accelerator: Accelerator,
+    accelerator: Machine,
     checkpoints: Checkpoints,
     seed: int,
     timer: StepTimer | None = None,
+    champion: Champion | None = None,
 ) -> TransferResult:
     """Transfers a backbone to the data.
 
     The head always starts from the probe solved on frozen features, so that the first steps do not destroy the
-    pretrained layers (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features").
-    Feature extraction ends there.
+    pretrained layers (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features"), or from the champion's, where
+    the plan starts from its weights and the solved one is not better. Feature extraction ends there.
 
     Args:
         plan: What to do.
@@ -125,13 +127,15 @@ def carry_out(
         checkpoints: Where to save and resume.
         seed: Of folds, data order and views.
         timer: Where to add up the seconds of training.
+        champion: Needed by a plan that starts from the champion's weights.
 
     Raises:
-        GraftlineError: A setting of the plan does not fit the backbone, or the loss rises however low the rate.
+        GraftlineError: A setting of the plan does not fit the backbone, the champion is not that of the plan, or the
+            loss rises however low the rate.
         WeightsError: The backbone's weights are not at hand.
         FrozenMovedError: Something frozen changed.
     """
-    job = _Job(plan, policy, data, accelerator, seed, timer or StepTimer())
+    job = _Job(plan, policy, data, accelerator, seed, timer or StepTimer(), champion)
     with _made_ready(job) as ready:
         trainer = Trainer(ready.stepper, plan, data.train.labels, data.validation, accelerator, checkpoints, seed)
         with job.timer.whole():
@@ -151,7 +155,12 @@ def carry_out(
 
 
 def find_rate(
-    plan: TransferPlan, policy: AugmentationPolicy, data: TransferData, accelerator: Accelerator, seed: int
+    plan: TransferPlan,
+    policy: AugmentationPolicy,
+    data: TransferData,
+    accelerator: Machine,
+    seed: int,
+    champion: Champion | None = None,
 ) -> RangeTest:
     """Runs a learning-rate range test on what the plan would train first.
 
@@ -161,12 +170,13 @@ def find_rate(
         data: Training and validation images.
         accelerator: Device and precision.
         seed: Of data order and views.
+        champion: Needed by a plan that starts from the champion's weights.
 
     Raises:
-        GraftlineError: The plan trains no layers.
+        GraftlineError: The plan trains no layers, or the champion is not that of the plan.
         WeightsError: The backbone's weights are not at hand.
     """
-    with _made_ready(_Job(plan, policy, data, accelerator, seed, StepTimer())) as ready:
+    with _made_ready(_Job(plan, policy, data, accelerator, seed, StepTimer(), champion)) as ready:
         if not ready.stages:
             raise GraftlineError("feature extraction solves its head without steps: there is no rate to find")
         groups = layer_groups(ready.model)
@@ -181,9 +191,10 @@ class _Job:
     plan: TransferPlan
     policy: AugmentationPolicy
     data: TransferData
-    accelerator: Accelerator
+    accelerator: Machine
     seed: int
     timer: StepTimer
+    champion: Champion | None
 
 
 @dataclass(frozen=True)
@@ -200,34 +211,25 @@ class _Ready:
 def _made_ready(job: _Job) -> Iterator[_Ready]:
     """Builds the model, solves its head and folds its norms; at the end the frozen layers are proven unmoved."""
     plan, accelerator = job.plan, job.accelerator
-    model, weights = _build(plan, job.data, job.seed)
+    start = build_start(plan, job.data.classes, job.seed, job.champion)
+    model = start.model
     spec, groups = input_spec(plan.backbone), layer_groups(model)
     if plan.group_rates and len(plan.group_rates) != len(groups):
         raise GraftlineError(f"group_rates has {len(plan.group_rates)} rates, {plan.backbone} has {len(groups)} groups")
     if not plan.from_scratch:
         with accelerator.main_process_first():  # the others read its cached features
-            _solve_head(job, model, weights)
+            _set_head(job, start)
     stages = make_stages(plan, len(groups))
     frozen = min((stage.frozen_groups for stage in stages), default=len(groups) - 1)
     never_trained = Freezer(model, groups, frozen, norm_statistics_frozen=not plan.from_scratch)
     with contextlib.nullcontext() if plan.from_scratch else folded_norms(model, never_trained.modules):
         if is_fast_bfloat16_cpu(accelerator):
             speed_up_depthwise(model)
-        model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        accelerator.place(model)
         train = Images(job.data.large, job.data.train.labels)
-        yield _Ready(
-            model, weights, stages, Stepper(model, plan, job.policy, spec, train, accelerator, job.seed, job.timer)
-        )
+        stepper = Stepper(model, plan, job.policy, spec, train, accelerator, job.seed, job.timer)
+        yield _Ready(model, start.weights, stages, stepper)
     never_trained.check()
-
-
-def _build(plan: TransferPlan, data: TransferData, seed: int) -> tuple[nn.Module, str]:
-    """Returns the model and the name of the weights it starts from."""
-    torch.manual_seed(seed)
-    if plan.from_scratch:
-        model = build_empty(plan.backbone, data.classes, plan.dropout, plan.drop_path)
-        return model, f"random, seed {seed}"
-    return build_backbone(plan.backbone, data.classes, plan.dropout, plan.drop_path)
 
 
 def make_stages(plan: TransferPlan, groups: int) -> list[Stage]:
@@ -253,17 +255,29 @@ def make_stages(plan: TransferPlan, groups: int) -> list[Stage]:
     ]
 
 
-def _solve_head(job: _Job, model: nn.Module, weights: str) -> None:
+def _set_head(job: _Job, start: Start) -> None:
+    """Puts the solved head into the model, unless it has the champion's and that is as good on validation."""
+    solved, head = _solve_head(job, start), start.model.get_submodule(head_name(start.model))
+    if start.knows_classes:
+        validation = job.data.validation
+        features = _features(job, start, validation.pixels, "validation")
+        better = is_solved_better(head, solved, features, validation.labels)
+        say(f"the {'newly solved head takes the place of the champion' if better else 'head stays the champion'}'s")
+        if not better:
+            return
+    set_head(head, *solved)
+
+
+def _solve_head(job: _Job, start: Start) -> tuple[np.ndarray, np.ndarray]:
     """Solves the head on features of the images as they are, and of as many augmented views as the plan wants."""
     plan, labels = job.plan, job.data.train.labels
-    features = [_features_of_view(job, model, weights, view) for view in range(plan.views)]
+    features = [_features_of_view(job, start, view) for view in range(plan.views)]
     strength = plan.evidence.regularisation if plan.evidence else None
     strength = strength or cross_validate(features[0], labels, job.seed).regularisation
-    solved = solve_head(np.concatenate(features), np.tile(labels, plan.views), strength / plan.views)
-    set_head(model.get_submodule(head_name(model)), *solved)
+    return solve_head(np.concatenate(features), np.tile(labels, plan.views), strength / plan.views)
 
 
-def _features_of_view(job: _Job, model: nn.Module, weights: str, view: int) -> np.ndarray:
+def _features_of_view(job: _Job, start: Start, view: int) -> np.ndarray:
     """Returns the features of the training images: as they are (view 0) or augmented."""
     plan, data, spec = job.plan, job.data, input_spec(job.plan.backbone)
     pixels, name = data.train.pixels, "train"
@@ -273,6 +287,9 @@ def _features_of_view(job: _Job, model: nn.Module, weights: str, view: int) -> n
         parts = (slice(start, start + _VIEWED) for start in range(0, len(data.large), _VIEWED))
         views = [augment(torch.from_numpy(np.array(data.large[part])), seeds[part]) for part in parts]
         pixels, name = torch.cat(views).numpy(), f"train, view {view} of policy {job.policy.sha256}"
-    return cached_features(
-        model, pixels, FeatureKey(data.version, name, plan.backbone, weights), spec, job.accelerator
-    ).late
+    return _features(job, start, pixels, name)
+
+
+def _features(job: _Job, start: Start, pixels: np.ndarray, name: str) -> np.ndarray:
+    key = FeatureKey(job.data.version, name, job.plan.backbone, start.weights)
+    return cached_features(start.model, pixels, key, input_spec(job.plan.backbone), job.accelerator).late
