@@ -23,6 +23,7 @@ from graftline.errors import GraftlineError
 from graftline.orchestration import STEPS
 from graftline.orchestration.board import Board, clock, show
 from graftline.orchestration.code_version import code_version
+from graftline.orchestration.containers import containers
 from graftline.orchestration.memory import tree_bytes
 from graftline.orchestration.summary import Summary, summarise
 from graftline.orchestration.worker import ARGUMENTS, OUTPUTS
@@ -75,6 +76,7 @@ def run(
     settings: str = "",
     device: str = "auto",
     tracking_uri: str = "",
+    image: str = "",
     seed: int = 0,
     published: Sequence[tuple[str, float]] = (),
 ) -> Summary:
@@ -98,6 +100,7 @@ def run(
         settings: Other settings than the plan's, name=value separated by commas (`graftline fine_tune --help`).
         device: cpu, cuda, mps or auto.
         tracking_uri: MLflow server; empty means `MLFLOW_TRACKING_URI`, or a database in the workspace.
+        image: Container image in which each step runs, as on a cluster; empty means this Python.
         seed: Seed of everything random.
         published: Names and accuracies of others on the same data, to be shown beside the run's.
 
@@ -141,20 +144,22 @@ def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> F
     home = default_workspace()
     source = Path(arguments["source"]).expanduser().absolute()
     fingerprint = source_fingerprint(arguments["source"])
-    folder = _new_run(home)
-    print(f"run      {folder}\nlog      {folder / LOG}", file=sys.stderr)
-    with connect_store() as store:
-        prepared = arguments | {
+    with containers(arguments) as boxes, connect_store() as store:
+        folder = _new_run(home)
+        print(f"run      {folder}\nlog      {folder / LOG}", file=sys.stderr)
+        prepared = {key: value for key, value in arguments.items() if key != "image"} | {
             "source": str(source),
             # A changed store must get the data too.
             "source_fingerprint": f"{fingerprint} {store.url}",
             "tracking_uri": arguments["tracking_uri"] or _mlflow_server(),
             "checkpoints": str(home / "checkpoints"),
-            "code_version": code_version(),
+            "code_version": boxes.image if boxes else code_version(),
         }
+        if boxes:
+            boxes.save(folder)
         peak = _supervise(folder, pipeline, Board(steps), prepared)
     outputs = {key: Path(path) for key, path in json.loads((folder / OUTPUTS).read_text()).items()}
-    return Finished(folder, outputs, time.monotonic() - began, peak)
+    return Finished(folder, outputs, time.monotonic() - began, 0 if boxes else peak)
 
 
 def _mlflow_server() -> str:

@@ -46,7 +46,8 @@ class Summary:
         alias: champion or challenger.
         seconds: Wall-clock time of the run.
         peak_memory_bytes: Highest sum of proportional set sizes over the run's process and all it started, the
-            embedded store included, sampled every two seconds; 0 where the system has no `/proc`.
+            embedded store included, sampled every two seconds; 0 where the system has no `/proc`, or the steps ran in
+            containers.
         report: Path of the HTML report.
         bundle: Path of the edge bundle.
         folder: The run's folder.

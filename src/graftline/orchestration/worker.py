@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 from graftline.files import write_atomic
+from graftline.orchestration.containers import Containers, saved
 from graftline.workspace import workspace
 
 ARGUMENTS, OUTPUTS = "arguments.json", "outputs.json"
@@ -76,22 +77,27 @@ def main(name: str, folder: Path) -> None:
     Raises:
         RuntimeError: A step failed; the log says why.
     """
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    boxes = saved(folder)
+    threading.Thread(target=_end_with_parent, args=(boxes,), daemon=True).start()
     sys.stdout = Log(Path(os.environ["GRAFTLINE_PROGRESS"]))
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s - %(levelname)s - %(message)s")
     warnings.simplefilter("ignore")  # that no cluster is here, for each step
     from kfp import local
 
     pipeline = getattr(import_module(f"graftline.pipelines.{name}"), name)
+    if boxes:
+        boxes.take_over()
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=str(workspace() / "pipeline"), enable_caching=True)
     outputs = pipeline(**json.loads((folder / ARGUMENTS).read_text())).outputs
     write_atomic(folder / OUTPUTS, json.dumps({name: artifact.path for name, artifact in outputs.items()}, indent=2))
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(boxes: Containers | None) -> None:
     """Stops this process and all it started when the parent, which holds the other end of the input, is gone."""
     os.read(0, 1)
+    if boxes:
+        boxes.remove()
     os.killpg(0, signal.SIGTERM)
 
 
