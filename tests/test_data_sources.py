@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from graftline.data.sources import Source, open_source, source_fingerprint
+from graftline.data.layouts import Source
+from graftline.data.sources import open_source, source_fingerprint
 from graftline.errors import DataError
 
 
@@ -106,7 +107,6 @@ def test_names_with_accents_are_one_class_in_both_spellings(tmp_path: Path) -> N
 def test_folders_of_no_known_form(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "does not exist")
     refused("", "does not exist")
-    refused("s3://bucket/pets", "not on this machine: copy it to a folder first")
     refused(touch(tmp_path, "a.xlsx") / "a.xlsx", "not a folder, nor a .csv or .parquet manifest")
     refused(
         touch(tmp_path / "flat", "1.png", "2.jpg", "x.txt"), "found 2 images directly in .*flat but no class folders"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from graftline.data.checks import Picture
-from graftline.data.sources import SourceImage
+from graftline.data.layouts import SourceImage
 from graftline.data.splits import SPLITS, assign_splits, check_fractions
 from graftline.errors import DataError
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from graftline.data.checks import Checked, Picture, check_source
 from graftline.data.contents import Contents
+from graftline.data.layouts import Source
 from graftline.data.shards import write_shards
-from graftline.data.sources import Source
 from graftline.data.splits import SPLITS, assign_splits
 from graftline.errors import DataError
 from graftline.files import sha256_bytes, write_atomic
@@ -120,6 +120,8 @@ def _content(picture: Picture) -> bytes:
     path = picture.source.path
     content = path.read_bytes() if path.is_file() else b""
     if sha256_bytes(content) != picture.sha256:
+        if picture.source.object:
+            path.unlink(missing_ok=True)  # a damaged copy: to be fetched anew
         raise DataError(f"{path} changed while it was being read: run again when nobody writes to the images")
     return content
 

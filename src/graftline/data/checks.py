@@ -4,14 +4,16 @@ What is set aside is listed with its reason; it is never silently dropped.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from graftline.data.decode import decode_rgb, pixel_id
+from graftline.data.layouts import Source, SourceImage
 from graftline.data.parallel import map_threads
-from graftline.data.sources import Source, SourceImage
+from graftline.data.seen import Facts, recall, remember
 from graftline.errors import DataError
 from graftline.files import sha256_bytes
 from graftline.progress import say, track
@@ -91,8 +93,10 @@ def check_source(source: Source) -> Checked:
 
 
 def _read_all(images: list[SourceImage]) -> tuple[list[Picture], list[Rejected]]:
-    results = list(track(map_threads(_read, images), "reading images", total=len(images)))
+    known = recall(image.object for image in images if image.object)
+    results = list(track(map_threads(partial(_read, known), images), "reading images", total=len(images)))
     pictures = [result for result in results if isinstance(result, Picture)]
+    _remember(pictures, known)
     rejected = [result for result in results if isinstance(result, Rejected)]
     if rejected:
         text = (
@@ -104,7 +108,9 @@ def _read_all(images: list[SourceImage]) -> tuple[list[Picture], list[Rejected]]
     return pictures, rejected
 
 
-def _read(image: SourceImage) -> Picture | Rejected:
+def _read(known: Mapping[str, Facts], image: SourceImage) -> Picture | Rejected:
+    if image.object and image.object.stamp in known:
+        return Picture(image, *known[image.object.stamp])
     try:
         content = image.path.read_bytes()
         rgb = decode_rgb(content)
@@ -116,6 +122,12 @@ def _read(image: SourceImage) -> Picture | Rejected:
         return Rejected(image.name, str(error))
     height, width = rgb.shape[:2]
     return Picture(image, pixel_id(rgb), sha256_bytes(content), width, height, _is_grey(rgb))
+
+
+def _remember(pictures: list[Picture], known: Mapping[str, Facts]) -> None:
+    objects = {p.source.object.stamp: p for p in pictures if p.source.object}
+    new = {stamp: p for stamp, p in objects.items() if stamp not in known}
+    remember({stamp: Facts(p.id, p.sha256, p.width, p.height, p.grey) for stamp, p in new.items()})
 
 
 def _is_grey(rgb: np.ndarray) -> bool:

@@ -10,12 +10,17 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def map_threads(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """Yields `function(item)` in the order of `items`, computed by one thread per processor.
+def map_threads(function: Callable[[A], B], items: Iterable[A], workers: int = 0) -> Iterator[B]:
+    """Yields `function(item)` in the order of `items`, computed by several threads.
 
     Unlike `ThreadPoolExecutor.map` it takes only a few items ahead, so that a stream of images never piles up.
+
+    Args:
+        function: What is done.
+        items: With what.
+        workers: Number of threads; 0: one per processor.
     """
-    workers = os.cpu_count() or 1
+    workers = workers or os.cpu_count() or 1
     waiting: deque[Future[B]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

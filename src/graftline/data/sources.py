@@ -4,258 +4,220 @@
     ROOT/{train,validation,test}/CLASS/image.jpg         split folders (`val` and `valid` mean validation)
     manifest.csv or manifest.parquet                     columns path, label and, if wanted, split, domain, group
 
-Here files are only listed; nothing is opened but the manifest.
+Each lies on this machine or in S3, `s3://bucket/prefix`. Images are listed, and those in S3 copied to the cache;
+nothing is opened but the manifest.
 """
 
 import contextlib
-import os
 import shutil
 import tempfile
-import unicodedata
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+
+from graftline.data.layouts import Source, list_folders, list_manifest
 from graftline.data.manifests import MANIFEST_SUFFIXES, read_manifest
+from graftline.data.remote import fetch_all, fetch_one, locate, place_of
+from graftline.data.trees import File, Tree, is_hidden_file, tree_of_folder, tree_of_objects
 from graftline.errors import DataError
 from graftline.files import sha256_bytes, sha256_file
+from graftline.storage.objects import Objects, StoredObject, is_url, split_url
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
+T = TypeVar("T")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _MANIFESTS = ("manifest.csv", "manifest.parquet")
-_LAYOUTS = "expected ROOT/CLASS/image.jpg or ROOT/{train,validation,test}/CLASS/image.jpg, or a manifest"
 
 
 @dataclass(frozen=True)
-class SourceImage:
-    """One image file of a source.
+class _Manifest:
+    """A manifest: how the user calls it, the file, and what its paths are relative to."""
 
-    Attributes:
-        path: Where the file lies.
-        name: How the source calls it: relative to its folder, or as the manifest writes it.
-        label: Class name.
-        split: "train", "validation", "test", or '' when the source does not say.
-        domain: Where the image comes from (a camera, a site); '' when the source does not say.
-        group: What must not be torn apart by a split (a patient, a scene); '' when the source does not say.
-    """
-
-    path: Path
     name: str
-    label: str
-    split: str = ""
-    domain: str = ""
-    group: str = ""
+    file: File
+    base: Path | str
 
 
 @dataclass(frozen=True)
-class Source:
-    """The listing of a source.
+class _Archive:
+    """An archive: how the user calls it, and the file."""
 
-    Attributes:
-        images: All image files, sorted by name.
-        labels: Class names, also those of empty class folders.
-        ignored: Number of files left aside, by reason.
-    """
+    name: str
+    file: File
 
-    images: list[SourceImage]
-    labels: list[str]
-    ignored: dict[str, int] = field(default_factory=dict)
+
+_Form = Tree | _Manifest | _Archive
 
 
 @contextlib.contextmanager
 def open_source(source: str) -> Iterator[Source]:
-    """Lists the images of a source; an archive is unpacked for as long as the block runs.
+    """Lists the images of a source and fetches those in S3; an archive is unpacked for as long as the block runs.
 
     Args:
-        source: Path of a folder, a manifest or an archive.
+        source: Path or `s3://` URL of a folder, a manifest or an archive.
 
     Raises:
         DataError: The path is missing, or what it holds has none of the known forms.
+        StoreError: S3 refuses or does not answer, or holds nothing there.
     """
-    path = _existing(source)
-    if not path.name.lower().endswith(_ARCHIVES):
-        yield _list_source(path)
+    objects = Objects()
+    form = _form(objects, source)
+    if not isinstance(form, _Archive):
+        yield _list(objects, form)
         return
     with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
-        _unpack(path, Path(folder))
-        yield _list_source(_only_folder(Path(folder)))
+        _unpack(_copy(objects, form.file, _ARCHIVES), form.name, Path(folder))
+        yield _list(objects, _form_of_folder(_only_folder(Path(folder)), form.name))
 
 
 def source_fingerprint(source: str) -> str:
     """Returns a hexadecimal SHA-256 that changes when the source does, without reading any image.
 
-    It covers the names, sizes and modification times of all files and the bytes of the manifest: a key for a cache, not
-    an identity of the content.
+    It covers the names, sizes and modification times (in S3: ETags) of all files and the bytes of the manifest: a key
+    for a cache, not an identity of the content.
 
     Raises:
         DataError: As `open_source`.
+        StoreError: As `open_source`.
     """
-    path = _existing(source)
-    manifest = _manifest_of(path)
-    if manifest:
-        files = {row["path"]: manifest.parent / row["path"] for row in read_manifest(manifest)}
+    objects, head = Objects(), ""
+    form = _form(objects, source)
+    if isinstance(form, Tree):
+        files = {name: file for name, file in form.files.items() if not is_hidden_file(name)}
+    elif isinstance(form, _Archive):
+        files = {"": form.file}
     else:
-        files = {file.relative_to(path).as_posix(): file for file in (_walk(path) if path.is_dir() else [path])}
-    lines = sorted(f"{name}\0{_state(file)}" for name, file in files.items())
-    return sha256_bytes("\n".join([sha256_file(manifest) if manifest else "", *lines]).encode())
+        head = sha256_file(_copy(objects, form.file, MANIFEST_SUFFIXES))
+        files = _located(objects, form, _rows(objects, form))
+    return sha256_bytes("\n".join([head, *sorted(f"{name}\0{_state(file)}" for name, file in files.items())]).encode())
 
 
-def find_images(folder: str) -> list[Path]:
-    """Returns all image files below a folder, sorted, whatever the folders between are called.
+def find_images(folder: str, most: int) -> list[Path]:
+    """Returns image files below a folder, whatever the folders between are called; those in S3 are fetched.
+
+    Args:
+        folder: Path or `s3://` URL.
+        most: How many at most, spread evenly over the sorted names.
 
     Raises:
         DataError: It is not a folder, or holds no image.
+        StoreError: As `open_source`.
     """
-    path = Path(folder).expanduser()
-    found = [file for file in _walk(path) if _is_image(file)]
-    if not found:
-        raise DataError(
-            f"{folder} {'holds no images' if path.is_dir() else 'is not a folder'}: give a folder of images"
-        )
-    return found
+    objects = Objects()
+    if is_url(folder):
+        tree = tree_of_objects(folder.rstrip("/"), objects.under(f"{folder.rstrip('/')}/"))
+    else:
+        tree = tree_of_folder(Path(folder).expanduser(), folder)
+    if not tree.images:
+        kind = "holds no images" if is_url(folder) or Path(folder).expanduser().is_dir() else "is not a folder"
+        raise DataError(f"{folder} {kind}: give a folder of images")
+    files = [tree.files[name] for name in spread(tree.images, most)]
+    fetch_all(objects, (file for file in files if isinstance(file, StoredObject)))
+    return [place_of(file) for file in files]
 
 
-def _existing(source: str) -> Path:
-    if "://" in source:
-        raise DataError(f"{source} is not on this machine: copy it to a folder first and give that folder")
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """Returns at most `most` of the items, evenly spread."""
+    return [items[int(at)] for at in np.linspace(0, len(items) - 1, min(most, len(items)))]
+
+
+def absolute(source: str) -> str:
+    """Returns the address of a source for a process that may run elsewhere: a URL as it is, a path from the root on.
+
+    Raises:
+        StoreError: It is a URL of another kind than `s3://`, or has credentials in it.
+    """
+    if is_url(source):
+        split_url(source)
+        return source
+    return str(Path(source).expanduser().absolute())
+
+
+def _form(objects: Objects, source: str) -> _Form:
+    if is_url(source):
+        return _form_in_s3(objects, source.rstrip("/"))
     path = Path(source).expanduser()
     if not source or not path.exists():
         raise DataError(f"the source {source!r} does not exist: give a folder of images, a manifest or an archive")
-    if path.is_dir() or path.name.lower().endswith((*MANIFEST_SUFFIXES, *_ARCHIVES)):
-        return path
+    if path.is_dir():
+        return _form_of_folder(path, str(path))
+    name = path.name.lower()
+    if name.endswith(MANIFEST_SUFFIXES):
+        return _Manifest(str(path), path, path.parent)
+    if name.endswith(_ARCHIVES):
+        return _Archive(str(path), path)
     raise DataError(f"{path} is not a folder, nor a .csv or .parquet manifest, nor a .zip or .tar archive")
 
 
-def _manifest_of(path: Path) -> Path | None:
-    if path.is_file():
-        return path if path.suffix.lower() in MANIFEST_SUFFIXES else None
-    return next((path / name for name in _MANIFESTS if (path / name).is_file()), None)
+def _form_of_folder(folder: Path, name: str) -> Tree | _Manifest:
+    manifest = next((manifest for manifest in _MANIFESTS if (folder / manifest).is_file()), None)
+    return _Manifest(f"{name}/{manifest}", folder / manifest, folder) if manifest else tree_of_folder(folder, name)
 
 
-def _list_source(path: Path) -> Source:
-    manifest = _manifest_of(path)
-    return _list_manifest(manifest) if manifest else _list_folders(path)
+def _form_in_s3(objects: Objects, url: str) -> _Form:
+    split_url(url)
+    if url.lower().endswith(MANIFEST_SUFFIXES):
+        return _Manifest(url, objects.find(url), url.rpartition("/")[0])
+    if url.lower().endswith(_ARCHIVES):
+        return _Archive(url, objects.find(url))
+    tree = tree_of_objects(url, objects.under(f"{url}/"))
+    if not tree.files:
+        raise DataError(f"the source {url} holds nothing: give a prefix with images below it, a manifest or an archive")
+    manifest = next((manifest for manifest in _MANIFESTS if manifest in tree.files), None)
+    return _Manifest(f"{url}/{manifest}", tree.files[manifest], url) if manifest else tree
 
 
-def _list_manifest(manifest: Path) -> Source:
-    rows = read_manifest(manifest)
-    images = [
-        SourceImage(
-            path=manifest.parent / row["path"],
-            name=row["path"],
-            label=_composed(row["label"]),
-            split=_split_name(manifest, row["split"]),
-            domain=_composed(row["domain"]),
-            group=_composed(row["group"]),
-        )
-        for row in rows
-    ]
-    without = sum(not image.split for image in images)
-    if 0 < without < len(images):
-        raise DataError(f"{manifest} gives a split for some rows but not for {without}: fill in all of them or none")
-    return Source(sorted(images, key=lambda i: (i.name, i.label)), sorted({image.label for image in images}))
+def _list(objects: Objects, form: Tree | _Manifest) -> Source:
+    if isinstance(form, Tree):
+        listing = list_folders(form)
+    else:
+        rows = _rows(objects, form)
+        listing = list_manifest(form.name, rows, _located(objects, form, rows))
+    fetch_all(objects, (image.object for image in listing.images if image.object))
+    return listing
 
 
-def _split_name(manifest: Path, text: str) -> str:
-    if text and text.lower() not in SPLIT_NAMES:
-        raise DataError(f"{manifest} has the split {text!r}: use train, validation or test")
-    return SPLIT_NAMES[text.lower()] if text else ""
+def _rows(objects: Objects, form: _Manifest) -> list[dict[str, str]]:
+    return read_manifest(_copy(objects, form.file, MANIFEST_SUFFIXES), form.name)
 
 
-def _list_folders(root: Path) -> Source:
-    """Class folders, directly in the root or below its split folders."""
-    ignored: Counter[str] = Counter()
-    stray = _image_files(root, ignored)
-    parents = {root: ""}
-    if _folders(root) and all(folder.name.lower() in SPLIT_NAMES for folder in _folders(root)):
-        parents = {folder: SPLIT_NAMES[folder.name.lower()] for folder in _folders(root)}
-        stray += [path for folder in parents for path in _image_files(folder, ignored)]
-    images, labels = [], set()
-    for parent, split in parents.items():
-        for folder in _class_folders(parent):
-            label = _composed(folder.name)
-            labels.add(label)
-            for path in _image_files(folder, ignored):
-                images.append(SourceImage(path, path.relative_to(root).as_posix(), label, split))
-    if not images:
-        raise DataError(f"{root} has class folders but no images in them: {_LAYOUTS}")
-    if stray:
-        ignored["outside class folders"] = len(stray)
-    return Source(sorted(images, key=lambda image: image.name), sorted(labels), dict(ignored))
+def _located(objects: Objects, form: _Manifest, rows: Sequence[dict[str, str]]) -> dict[str, File]:
+    return locate(objects, form.name, form.base, [row["path"] for row in rows])
 
 
-def _class_folders(parent: Path) -> list[Path]:
-    folders = _folders(parent)
-    if not folders:
-        stray = len(_image_files(parent, Counter()))
-        found = f"found {stray} images directly in {parent} but" if stray else f"{parent} has"
-        raise DataError(f"{found} no class folders: {_LAYOUTS}")
-    for inner in (inner for folder in folders for inner in _folders(folder)):
-        deep = next((path for path in _walk(inner) if _is_image(path)), None)
-        if deep:
-            raise DataError(f"{deep} lies too deep: {_LAYOUTS} (for ROOT/DOMAIN/CLASS: one with a domain column)")
-    return folders
+def _copy(objects: Objects, file: File, suffixes: Sequence[str]) -> Path:
+    """Returns where a file can be read; a copy keeps that of the suffixes which it has."""
+    if isinstance(file, Path):
+        return file
+    return fetch_one(objects, file, next(suffix for suffix in suffixes if file.key.lower().endswith(suffix)))
 
 
-def _image_files(folder: Path, ignored: Counter[str]) -> list[Path]:
-    """Returns the image files directly in `folder`, and counts the other files by reason."""
-    files = sorted(path for path in folder.iterdir() if not path.is_dir())
-    for path in files:
-        if path.name.startswith("."):
-            ignored["hidden"] += 1
-        elif not _is_image(path):
-            ignored["not an image"] += 1
-    return [path for path in files if _is_image(path)]
-
-
-def _folders(parent: Path) -> list[Path]:
-    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent) / name for name in sorted(files) if not name.startswith("."))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-
-
-def _composed(name: str) -> str:
-    """One spelling for names with accents, which file systems store in two ways."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _state(path: Path) -> str:
+def _state(file: File) -> str:
+    if isinstance(file, StoredObject):
+        return f"{file.size} {file.etag}" if file.etag else "missing"
     try:
-        stat = path.stat()
+        stat = file.stat()
     except OSError:
         return "missing"
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _unpack(archive: Path, name: str, folder: Path) -> None:
     try:
         if archive.suffix.lower() == ".zip":
             shutil.unpack_archive(archive, folder)
         else:
             shutil.unpack_archive(archive, folder, filter="data")
     except (shutil.ReadError, EOFError, OSError) as error:
-        raise DataError(f"{archive} cannot be unpacked: {error}") from error
+        raise DataError(f"{name} cannot be unpacked: {error}") from error
 
 
 def _only_folder(folder: Path) -> Path:
     """Goes down while there is nothing but one folder, as archives of a folder have it."""
-    while len(list(folder.iterdir())) == 1 and len(_folders(folder)) == 1:
-        folder = _folders(folder)[0]
-    return folder
+    while True:
+        inside = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+        if len(list(folder.iterdir())) != 1 or len(inside) != 1 or not inside[0].is_dir():
+            return folder
+        folder = inside[0]

@@ -53,7 +53,8 @@ def retrain(
 
     Args:
         source: As for `graftline run`.
-        production: Folder of images, without labels, that the champion met in production; empty measures no drift.
+        production: Folder or s3:// prefix of images, without labels, that the champion met in production; empty
+            measures no drift.
         promote: What it takes to become champion: to be better than it beyond chance, or not worse.
 
     Returns:
@@ -63,7 +64,9 @@ def retrain(
         GraftlineError: The source cannot be read, or a step failed; the message names the log and how to resume.
         RunStopped: The run was interrupted.
     """
-    pictures = str(Path(production).expanduser().absolute()) if production else ""
+    from graftline.data.sources import absolute
+
+    pictures = absolute(production) if production else ""
     arguments = {"tracking_uri": "", **options, "source": source, "production": pictures, "promote": promote}
     with in_workspace(arguments.pop("workspace", "")):
         done = execute("retrain", RETRAIN_STEPS, arguments)

@@ -12,6 +12,7 @@ from scipy.stats import ks_2samp
 
 from graftline.data.decode import decode_rgb
 from graftline.data.parallel import map_threads
+from graftline.data.sources import spread
 from graftline.errors import DataError
 from graftline.progress import say, track
 from graftline.records import Drift
@@ -41,7 +42,7 @@ def measure_drift(
     """
     with tempfile.TemporaryDirectory() as temporary:
         model = Classifier(download_shipped(registry, champion, Path(temporary)))
-        old, new = (_answers(model, _spread(paths)) for paths in (reference, production))
+        old, new = (_answers(model, spread(paths, MOST)) for paths in (reference, production))
     if not len(new):
         raise DataError(f"none of the {len(production)} production images can be read, {production[0]} for one")
     return compare_answers(new, old)
@@ -58,11 +59,6 @@ def compare_answers(new: np.ndarray, old: np.ndarray) -> Drift:
     p_value = min(1.0, len(tests) * min(float(test.pvalue) for test in tests))
     distance = max(float(test.statistic) for test in tests)
     return Drift(images=len(new), reference=len(old), distance=distance, p_value=p_value, detected=p_value < _LEVEL)
-
-
-def _spread(paths: Sequence[Path]) -> list[Path]:
-    """Returns at most `MOST` of the paths, evenly spread."""
-    return [paths[int(at)] for at in np.linspace(0, len(paths) - 1, min(MOST, len(paths)))]
 
 
 def _answers(model: Classifier, paths: Sequence[Path]) -> np.ndarray:

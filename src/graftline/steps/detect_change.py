@@ -24,9 +24,10 @@ def detect_change(
     answers. Drift alone is no reason to train on the same images again: it is one to label production images.
 
     Args:
-        source: Folder of class folders, manifest or archive, as for `version_data`.
+        source: Folder of class folders, manifest or archive, here or in S3, as for `version_data`.
         out: Folder to write the record to.
-        production: Folder of images that the champion met in production; '' leaves drift unmeasured.
+        production: Folder, or `s3://bucket/prefix`, of images that the champion met in production; '' leaves drift
+            unmeasured.
         name: Name of the registered model.
         registry: Git repository of data versions; '' is `data-registry` in the workspace.
         tracking_uri: An MLflow tracking URI; '' is `MLFLOW_TRACKING_URI`, and when that is not set a SQLite database in
@@ -44,17 +45,18 @@ def detect_change(
     from graftline.data.sources import find_images, open_source
     from graftline.registry.change import find_change
     from graftline.registry.client import open_registry
+    from graftline.registry.drift import MOST
     from graftline.registry.versions import check_name
     from graftline.storage import connect_store
 
     check_name(name)
-    seen = find_images(production) if production else []
     with (
-        open_source(source) as listing,
         connect_store() as store,
+        open_source(source) as listing,
         open_registry(store, tracking_uri) as models,
         output_folder(out) as folder,
     ):
+        seen = find_images(production, MOST) if production else []
         pictures = check_source(listing).pictures
         record = find_change(models, name, pictures, seen, registry).write(folder)
     say(f"{'training' if record.retrain else 'nothing to train'}: {record.reason}")

@@ -25,7 +25,8 @@ def version_data(
 
     Args:
         source: Folder of class folders (with or without train/validation/test above them), CSV or Parquet manifest
-            (columns path, label and, if wanted, split, domain, group), or a .zip or .tar archive of such a folder.
+            (columns path, label and, if wanted, split, domain, group), or a .zip or .tar archive of such a folder; each
+            on this machine or in S3 as `s3://bucket/...`, at the store's endpoint.
         out: Folder to write the dataset to (`record.json`, `shards/`, `report.json`, `files.csv`).
         validation_fraction: Share of the images for validation, in (0, 1); of the training images when the source gives
             splits but not this one.
@@ -53,7 +54,7 @@ def version_data(
     from graftline.storage import connect_store
 
     check_fractions(validation_fraction, test_fraction)
-    with open_source(source) as listing, connect_store() as store, output_folder(out) as folder:
+    with connect_store() as store, open_source(source) as listing, output_folder(out) as folder:
         earlier = [read_contents(version, registry) for version in previous.split(",") if version]
         record = build_dataset(listing, folder, validation_fraction, test_fraction, earlier)
         record_version(folder, store, registry)

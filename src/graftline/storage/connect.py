@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from graftline.storage.embedded import BUCKET, embedded_server
-from graftline.storage.environment import environment
+from graftline.storage.environment import EMBEDDED, environment
 from graftline.storage.store import Store
 from graftline.workspace import workspace
-
-_EMBEDDED = "GRAFTLINE_STORE_IS_EMBEDDED"  # set beside GRAFTLINE_STORE for child processes
 
 # What would turn the embedded server's clients elsewhere: a user's profile, session, proxy or ban on endpoints.
 _IN_THE_WAY = (
@@ -50,7 +48,7 @@ def connect_store(folder: Path | None = None) -> Iterator[Store]:
     store = Store(f"s3://{BUCKET}")
     with embedded_server(folder or workspace() / "store") as access:
         names: dict[str, str | None] = dict.fromkeys(_IN_THE_WAY)
-        here = {"GRAFTLINE_STORE": store.url, _EMBEDDED: "1", "NO_PROXY": _no_proxy()}
+        here = {"GRAFTLINE_STORE": store.url, EMBEDDED: "1", "NO_PROXY": _no_proxy()}
         with environment(names | access.environment | here):
             yield store
 
@@ -58,7 +56,7 @@ def connect_store(folder: Path | None = None) -> Iterator[Store]:
 def lasting_store() -> Store | None:
     """Returns the user's own store, which outlives this machine; None when there is only the embedded one."""
     value = os.environ.get("GRAFTLINE_STORE", "").strip()
-    return Store.parse(value) if value and _EMBEDDED not in os.environ else None
+    return Store.parse(value) if value and EMBEDDED not in os.environ else None
 
 
 def _no_proxy() -> str:

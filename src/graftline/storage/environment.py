@@ -4,6 +4,8 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 
+EMBEDDED = "GRAFTLINE_STORE_IS_EMBEDDED"  # set beside GRAFTLINE_STORE for child processes
+
 
 @contextlib.contextmanager
 def environment(values: Mapping[str, str | None]) -> Iterator[None]:

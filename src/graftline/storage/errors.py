@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 from graftline.errors import StoreError
+from graftline.storage.environment import EMBEDDED
 
 _BAD_CREDENTIALS = frozenset(
     {
@@ -21,11 +22,12 @@ _BAD_CREDENTIALS = frozenset(
 
 
 @contextlib.contextmanager
-def clear_errors(url: str) -> Iterator[None]:
+def clear_errors(url: str, what: str = "store") -> Iterator[None]:
     """Turns every error of the S3 libraries and the file system in its block into a StoreError.
 
     Args:
-        url: The store in question.
+        url: The store or the source in question.
+        what: "store" or "source".
 
     Raises:
         StoreError: One line that names the store, the reason and the remedy.
@@ -41,9 +43,9 @@ def clear_errors(url: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise StoreError(_refusal(url, error)) from error
+        raise StoreError(_refusal(f"the {what} {url}", error)) from error
     except (BotoCoreError, Boto3Error, ResponseParserError, ValueError, OSError) as error:
-        raise StoreError(_failure(url, error)) from error
+        raise StoreError(_failure(f"the {what} {url}", error)) from error
 
 
 @contextlib.contextmanager
@@ -59,32 +61,38 @@ def endpoint() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
 
 
-def _refusal(url: str, error: Exception) -> str:
+def _refusal(name: str, error: Exception) -> str:
+    """Says why S3 refused; `name` is what it refused, like "the store s3://bucket"."""
     code = str(error.response["Error"].get("Code", ""))  # type: ignore[attr-defined]
     if code in _BAD_CREDENTIALS:
         return (
-            f"the store {url} at {endpoint()} refused the credentials ({code}): "
+            f"{name} at {endpoint()} refused the credentials ({code}): "
             "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do with the bucket"
         )
     if code == "NoSuchBucket":
-        return f"the bucket of the store {url} does not exist at {endpoint()}: create it or correct GRAFTLINE_STORE"
-    return f"the store {url} at {endpoint()} failed: {_one_line(error)}"
+        return f"the bucket of {name} does not exist at {endpoint()}: {_bucket_remedy(name)}"
+    return f"{name} at {endpoint()} failed: {_one_line(error)}"
 
 
-def _failure(url: str, error: Exception) -> str:
+def _bucket_remedy(name: str) -> str:
+    if name.startswith("the store"):
+        return "create it or correct GRAFTLINE_STORE"
+    if EMBEDDED in os.environ:
+        return "that is this workspace's embedded store; set GRAFTLINE_STORE to read from an S3 of your own"
+    return "correct its name or AWS_ENDPOINT_URL_S3"
+
+
+def _failure(name: str, error: Exception) -> str:
     from botocore import exceptions as aws
 
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
         return (
-            f"no credentials for the store {url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE): "
+            f"no credentials for {name}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE): "
             f"{_one_line(error)}"
         )
     if isinstance(error, aws.HTTPClientError | aws.ConnectionError):
-        return (
-            f"the store {url} is unreachable at {endpoint()}: check AWS_ENDPOINT_URL_S3 and the network: "
-            f"{_one_line(error)}"
-        )
-    return f"the store {url} failed: {_one_line(error)}"
+        return f"{name} is unreachable at {endpoint()}: check AWS_ENDPOINT_URL_S3 and the network: {_one_line(error)}"
+    return f"{name} failed: {_one_line(error)}"
 
 
 def _one_line(error: Exception) -> str:

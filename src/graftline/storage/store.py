@@ -162,7 +162,7 @@ class Store:
         return f"{prefix}/{key}" if prefix else key
 
 
-def s3_client(*, connect_timeout: float, read_timeout: float, total_max_attempts: int) -> Any:
+def s3_client(*, connect_timeout: float, read_timeout: float, total_max_attempts: int, connections: int = 10) -> Any:
     """Returns a boto3 client of the endpoint and credentials in the standard AWS variables (seconds, all attempts)."""
     import boto3
     from botocore.config import Config
@@ -170,6 +170,7 @@ def s3_client(*, connect_timeout: float, read_timeout: float, total_max_attempts
     config = Config(
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
+        max_pool_connections=connections,
         retries={"mode": "standard", "total_max_attempts": total_max_attempts},
     )
     return boto3.Session().client("s3", config=config)
