@@ -11,11 +11,12 @@ from kfp_stand_in import API, KUBERNETES_PROXY, StandIn, details, task
 from registry_inputs import make_bundle, make_dataset, make_evaluation, threshold, trained
 
 from graftline import cli
+from graftline.evaluation.choice import choose_only
 from graftline.orchestration import STEPS, follow
 from graftline.orchestration.board import Board
 from graftline.orchestration.follow import FollowStopped
 from graftline.orchestration.help import parameters
-from graftline.records import DataVersion, EdgeBundle, Registration, read_record
+from graftline.records import CHOICE_FILE, DataVersion, EdgeBundle, Registration, read_record
 
 TASKS = [step.replace("_", "-") for step in STEPS]
 
@@ -108,6 +109,38 @@ def test_waiting_shows_each_task_and_says_where_results_are(cluster: StandIn, ca
     assert "in the cluster's own pipeline root" in out
 
 
+def test_candidates_that_run_side_by_side_have_a_line_and_a_log_each(cluster: StandIn, call: Any) -> None:
+    run = started(cluster)
+    first = {"create_time": "2026-11-20T12:00:10Z", "task_id": "1", "pod_name": "tune-1"}
+    second = {"create_time": "2026-11-20T12:00:11Z", "task_id": "0", "pod_name": "tune-2"}
+    cluster.states = [
+        {"state": "RUNNING", **details(task("Fine-tune", "RUNNING", 10, **first))},
+        {
+            "state": "RUNNING",  # newest first, as no order is promised
+            **details(task("Fine-tune", "RUNNING", 11, **second), task("Fine-tune", "RUNNING", 10, **first)),
+        },
+        {
+            "state": "FAILED",
+            **details(
+                task("Fine-tune", "FAILED", 11, 41, **second, error={"code": 1, "message": "out of memory"}),
+                task("Fine-tune", "SUCCEEDED", 10, 70, **first),
+            ),
+        },
+    ]
+    code, _, err = call("follow", run)
+    assert code == 1
+    assert sorted(line for line in err.splitlines() if re.match(r"fine_tune( 2)?: ", line)) == [
+        "fine_tune 2: failed in 30.0 s",
+        "fine_tune 2: running",
+        "fine_tune: done in 1:00",
+        "fine_tune: running",
+    ]
+    assert "graftline: fine_tune 2 failed: out of memory\n" in err
+    cluster.logs = {"tune-1": "epoch 1", "tune-2": "epoch 1, too"}
+    out = call("logs", run, "--step", "fine_tune")[1]
+    assert out == "==> fine_tune (tune-1) <==\nepoch 1\n\n==> fine_tune 2 (tune-2) <==\nepoch 1, too\n"
+
+
 def test_a_network_fault_does_not_lose_the_run(cluster: StandIn, call: Any) -> None:
     run = started(cluster)
     cluster.states = [{"state": "RUNNING"}, {"state": "SUCCEEDED"}]
@@ -181,7 +214,11 @@ def results(tmp_path: Path) -> Path:
     data = make_dataset(run / "version-data" / "u1" / "dataset")
     bundle = make_bundle(run / "export-onnx" / "u2" / "bundle", data, threshold())
     make_evaluation(run / "evaluate" / "u3" / "evaluation", data)
-    trained(read_record(data, DataVersion), 0).write(run / "fine-tune" / "u4" / "model")
+    chosen, other = (trained(read_record(data, DataVersion), seed) for seed in (0, 1))
+    for number, model in enumerate((chosen, other)):
+        model.write(run / "fine-tune" / f"u{number}" / "model")
+    chosen.write(run / "choose-model" / "u4" / "model")
+    choose_only(chosen).write(run / "choose-model" / "u4" / "model", CHOICE_FILE)
     sha = read_record(bundle, EdgeBundle).sha256
     about = {"name": "graftline", "version": "7", "alias": "champion", "reason": "it is first", "bundle": sha}
     Registration(**about, data_version="d0000000000000001").write(run / "register-model" / "u5" / "registration")

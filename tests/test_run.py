@@ -111,6 +111,36 @@ def test_board_follows_the_events() -> None:
     assert board.failed == "evaluate"
 
 
+def test_each_candidate_has_its_own_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = [f"04:45:{second}.000 - INFO - " for second in range(10, 20)]
+    _, told_events = told(
+        f"{times[0]}Task fine-tune cache hit (key=0a29adc84cb6); skipping execution.\n"
+        f"{times[1]}Executing task 'fine-tune'\n"
+        f"{times[2]}Task 'fine-tune' finished with status SUCCESS\n"
+        f"{times[3]}Executing task 'fine-tune'\n"
+        "    graftline.errors.GraftlineError: the loss is no number\n"
+        "04:45:14.000 - ERROR - Task 'fine-tune' finished with status FAILURE\n"
+        f"{times[5]}Executing task 'choose-model'\n",
+        tmp_path,
+        monkeypatch,
+    )
+    assert [(e["step"], e["state"]) for e in told_events] == [
+        ("fine_tune", "cached"),
+        ("fine_tune 2", "running"),
+        ("fine_tune 2", "done"),
+        ("fine_tune 3", "running"),
+        ("fine_tune 3", "failed"),
+        ("choose_model", "running"),
+    ]
+    board = Board()
+    for event in told_events:
+        board.take(event)
+    lines = list(board.steps)
+    assert lines[3:7] == ["fine_tune", "fine_tune 2", "fine_tune 3", "choose_model"]
+    assert (board.failed, board.steps["fine_tune 3"].error) == ("fine_tune 3", told_events[4]["error"])
+    assert plain_line(board, told_events[2]).startswith("fine_tune 2: done in ")
+
+
 def test_numbers_for_people() -> None:
     assert [clock(9.44), clock(67), clock(3753)] == ["9.4 s", "1:07", "1:02:33"]
     assert [size(900), size(18_700_000), size(2_100_000_000)] == ["900 B", "18.7 MB", "2.10 GB"]

@@ -8,7 +8,7 @@ parameters, then smaller images, then a lower log loss.
 from collections.abc import Sequence
 
 from graftline.evaluation.outputs import Predictions
-from graftline.intervals import in_points, paired_difference, wilson
+from graftline.intervals import paired_difference, points, wilson
 from graftline.records import Choice, TrainedCandidate, TrainedModel
 
 
@@ -44,8 +44,9 @@ def choose_among(models: Sequence[TrainedModel], answers: Sequence[Predictions])
 
 
 def _candidate(model: TrainedModel, **measured: object) -> TrainedCandidate:
-    about = {"backbone": model.plan.backbone, "strategy": model.plan.strategy, "parameters": model.parameters}
-    return TrainedCandidate.model_validate({"model": model.sha256, "image_size": model.image_size, **about, **measured})
+    plan = {"backbone": model.plan.backbone, "strategy": model.plan.strategy, "champion": model.plan.champion}
+    size = {"image_size": model.image_size, "parameters": model.parameters}
+    return TrainedCandidate.model_validate({"model": model.sha256, **plan, **size, **measured})
 
 
 def _size(candidate: TrainedCandidate) -> tuple[int, int, float]:
@@ -63,8 +64,7 @@ def _reason(chosen: TrainedCandidate, best: TrainedCandidate, others: Sequence[T
         fewer = _right(best) - _right(chosen)
         count = f"{fewer} fewer of the same {images} than" if fewer else f"as many of the same {images} as"
         sure = ", which may be chance" if fewer else ""
-        name = f"{best.backbone} by {best.strategy.replace('_', ' ')}"
-        found = f"it is right on {count} {name} {in_points(chosen.difference)}{sure}"
+        found = f"it is right on {count} the candidate {best.name} ({points(chosen.difference)}){sure}"
     return f"{found}; of the {len(others) + 1} that are not worse beyond chance, {_preference(chosen, others[0])}"
 
 

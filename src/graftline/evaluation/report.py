@@ -13,7 +13,8 @@ from graftline import __version__
 from graftline.evaluation.cautions import calibration_in_words, percent
 from graftline.evaluation.metrics import Measurements
 from graftline.evaluation.mistakes import Mistake
-from graftline.records import DataVersion, Interval, TrainedModel
+from graftline.intervals import points
+from graftline.records import Choice, DataVersion, Interval, TrainedModel
 
 _MOST_CONFUSIONS = 12
 
@@ -32,6 +33,7 @@ class Report:
         confusion: PNG of the confusion matrix.
         reliability: PNG of the reliability diagram.
         curves: PNG of the training curves; None when the model has none.
+        choice: Among which candidates the model was chosen, and why; None when it was the only one.
     """
 
     measured: Measurements
@@ -43,12 +45,14 @@ class Report:
     confusion: bytes
     reliability: bytes
     curves: bytes | None
+    choice: Choice | None = None
 
 
 def render_report(report: Report) -> str:
     """Renders the report as one HTML document with its images inside and no link to anywhere."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(percent=percent, png=_png_uri, jpeg=_jpeg_uri, spread=_spread, plain=_plain)
+    pictures = {"png": _png_uri, "jpeg": _jpeg_uri}
+    environment.filters.update(percent=percent, spread=_spread, points=points, plain=_plain, **pictures)
     source = (files("graftline.evaluation") / "report.html.j2").read_text("utf-8")
     measured = report.measured
     right = int(np.trace(measured.confusion))

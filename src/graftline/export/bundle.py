@@ -27,7 +27,17 @@ from graftline.files import write_atomic
 from graftline.models.predict import predict
 from graftline.models.trained import load_trained
 from graftline.progress import say
-from graftline.records import DataVersion, EdgeBundle, Interval, TrainedModel, Variant, list_files, read_record
+from graftline.records import (
+    Choice,
+    DataVersion,
+    EdgeBundle,
+    Interval,
+    TrainedModel,
+    Variant,
+    list_files,
+    read_choice,
+    read_record,
+)
 
 FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 LABELS_FILE, PARITY_FILE = "labels.txt", "parity.json"
@@ -43,6 +53,7 @@ class _Source:
     data: DataVersion
     record: TrainedModel
     network: nn.Module
+    choice: Choice | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ def make_bundle(
     Raises:
         GraftlineError: The model cannot be exported, or a folder is not what it should be.
     """
-    source = _Source(dataset, read_record(dataset, DataVersion), *load_trained(model))
+    source = _Source(dataset, read_record(dataset, DataVersion), *load_trained(model), read_choice(model))
     with ThreadPoolExecutor(1) as pool:
         runtime = pool.submit(fetch_runtime)  # a download, at the first time: it goes on beside the work
         problem = _write_models(folder, source, calibration_images, seed)
@@ -98,7 +109,7 @@ def make_bundle(
 def _write_models(folder: Path, source: _Source, calibration_images: int, seed: int) -> str:
     """Writes the ONNX files and lineage.json; returns why there is no int8, '' when there is."""
     record = source.record
-    lineage = describe_lineage(source.data, record)
+    lineage = describe_lineage(source.data, record, source.choice)
     write_atomic(folder / LINEAGE_FILE, json.dumps(lineage, indent=2, ensure_ascii=False) + "\n")
     say(f"exporting {record.plan.backbone} to ONNX")
     network = export_network(source.network, record.image_size, record.plan.backbone)

@@ -1,4 +1,7 @@
-"""What a run looks like while it runs: one line per step, drawn from the events of the progress file."""
+"""What a run looks like while it runs: one line per step, drawn from the events of the progress file.
+
+A step that runs several times, once for each candidate, has a line for each: `fine_tune`, `fine_tune 2`.
+"""
 
 import json
 import shutil
@@ -53,6 +56,16 @@ class Step:
     error: str = ""
 
 
+def line_name(step: str, number: int) -> str:
+    """Returns the name of the line of a step's so-manieth task, from 1 on."""
+    return step if number == 1 else f"{step} {number}"
+
+
+def step_of(line: str) -> str:
+    """Returns the step that a line is of."""
+    return line.partition(" ")[0]
+
+
 class Board:
     """The state of all steps, kept up to date by events.
 
@@ -61,7 +74,7 @@ class Board:
 
     Attributes:
         steps: The lines, in the order of the pipeline.
-        running: Name of the step that is running, or ''.
+        running: Name of the line of the step that is running, or ''.
     """
 
     def __init__(self, names: Sequence[str] = STEPS) -> None:
@@ -82,7 +95,7 @@ class Board:
             step.done, step.total = event["done"], event["total"]
 
     def _change(self, event: Event) -> None:
-        step = self.steps[event["step"]]
+        step = self._line(event["step"])
         step.state, step.doing, step.error = event["state"], "", event.get("error", "")
         if step.state == "running":
             self.running, step.started = event["step"], event["time"]
@@ -92,6 +105,14 @@ class Board:
         if self.running == event["step"]:
             self.running = ""
 
+    def _line(self, name: str) -> Step:
+        """Returns a line of that name; a new one goes below the others of its step."""
+        if name not in self.steps:
+            names = list(self.steps)
+            last = max(at for at, other in enumerate(names) if step_of(other) == step_of(name))
+            self.steps = {line: self.steps.get(line, Step()) for line in [*names[: last + 1], name, *names[last + 1 :]]}
+        return self.steps[name]
+
     def end(self, state: str) -> None:
         """Gives a step that was still running its last state: the run has ended under it."""
         if self.running:
@@ -99,7 +120,7 @@ class Board:
 
     @property
     def failed(self) -> str:
-        """Name of the step that failed, or ''."""
+        """Name of the line of the step that failed, or ''."""
         return next((name for name, step in self.steps.items() if step.state == "failed"), "")
 
 

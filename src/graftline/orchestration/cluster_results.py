@@ -9,13 +9,13 @@ from graftline.orchestration.summary import Summary, summarise
 from graftline.storage.store import Store
 from graftline.workspace import workspace
 
-# The files that the table is made from; of the data and the model the record is enough.
+# The artifacts, the tasks that make them, and the files that the table is made from: of data and model the records.
 _WANTED = {
-    "dataset": r"record\.json",
-    "model": r"record\.json",
-    "evaluation": r"record\.json|report\.html",
-    "bundle": r".*",
-    "registration": r"record\.json",
+    "dataset": ("version-data", r"record\.json"),
+    "model": ("choose-model", r"record\.json|choice\.json"),
+    "evaluation": ("evaluate", r"record\.json|report\.html"),
+    "bundle": ("export-onnx", r".*"),
+    "registration": ("register-model", r"record\.json"),
 }
 _PIPELINES = ("graftline-train", "graftline-retrain")
 
@@ -55,8 +55,8 @@ def _fetch(store: Store, prefix: str, folder: Path) -> dict[str, Path]:
     """Copies what is wanted of a run's artifacts; returns the folder of each artifact that was found."""
     outputs = {}
     for key in store.keys(prefix):
-        for name, files in _WANTED.items():
-            found = re.fullmatch(rf"{re.escape(prefix)}/.*/{name}/({files})", key)
+        for name, (task, files) in _WANTED.items():
+            found = re.fullmatch(rf"{re.escape(prefix)}/(?:.*/)?{task}/.*/{name}/({files})", key)
             if found:
                 store.download(key, folder / name / found[1])
                 outputs[name] = folder / name

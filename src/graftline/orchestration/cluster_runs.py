@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from graftline.orchestration import RETRAIN_STEPS
+from graftline.orchestration.board import step_of
 from graftline.orchestration.cluster import Cluster, ClusterAwayError, ClusterError, connect
 from graftline.orchestration.compile import Documents, PipelineName, compiled, settings_of
 from graftline.orchestration.follow import fetch_run, follow, reason, steps_of
@@ -123,7 +124,7 @@ def logs(run: str, *, step: str = "", **options: Any) -> str:
     details = steps_of(fetch_run(cluster, run))
     if step and step not in RETRAIN_STEPS:
         raise ClusterError(f"there is no step {step!r}: there are {', '.join(RETRAIN_STEPS)}")
-    wanted = {name: detail for name, detail in details.items() if step in ("", name)}
+    wanted = {line: detail for line, detail in details.items() if step in ("", step_of(line))}
     pods = [(name, pod) for name, detail in wanted.items() for pod in _pods(detail)]
     if not pods:
         raise ClusterError(f"no pod of {step or 'any step'} has run yet in {run}; see {cluster.link('runs', run)}")

@@ -6,12 +6,13 @@ A network fault does not end the following, and nothing that happens here ends t
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from graftline.orchestration import RETRAIN_STEPS
-from graftline.orchestration.board import Board, Step, show
+from graftline.orchestration.board import Board, Step, line_name, show, step_of
 from graftline.orchestration.cluster import Cluster, ClusterAwayError, ClusterError
 from graftline.progress import say
 
@@ -59,7 +60,8 @@ def follow(cluster: Cluster, run_id: str) -> Any:
             try:
                 for run in _states(cluster, run_id, refresh):
                     # Only from its tasks can be seen that a run is a retraining: that step comes before the others.
-                    board.steps = {name: Step() for name in steps_of(run) if name not in board.steps} | board.steps
+                    new = {step_of(line): Step() for line in steps_of(run) if step_of(line) not in board.steps}
+                    board.steps = new | board.steps
                     with events.open("a") as file:
                         file.writelines(json.dumps(event) + "\n" for event in _events(run, seen))
                     refresh()
@@ -112,13 +114,19 @@ def _how_to_go_on(run_id: str) -> str:
 
 
 def steps_of(run: Any) -> dict[str, Any]:
-    """Returns a run's task details by step; drivers and other helpers of KFP are left out."""
-    titles = _titles()
-    named = {}
-    for detail in (run.run_details and run.run_details.task_details) or ():
+    """Returns a run's task details by line of the board; drivers and other helpers of KFP are left out.
+
+    A step may have several tasks, one for each candidate: they are numbered in the order in which they were created, so
+    that each keeps its number.
+    """
+    titles, named = _titles(), {}
+    count: Counter[str] = Counter()
+    details = (run.run_details and run.run_details.task_details) or ()
+    for detail in sorted(details, key=lambda one: (_seconds(one.create_time, 0.0), one.task_id or "")):
         step = titles.get(detail.display_name or "", (detail.display_name or "").replace("-", "_"))
         if step in RETRAIN_STEPS:
-            named[step] = detail
+            count[step] += 1
+            named[line_name(step, count[step])] = detail
     return named
 
 
@@ -147,6 +155,8 @@ def reason(detail: Any) -> str:
     return " ".join(detail.error.message.split()) if detail.error and detail.error.message else ""
 
 
-def _seconds(moment: Any) -> float:
-    """Returns seconds since the epoch; what the cluster does not date is now."""
-    return moment.timestamp() if moment and moment.year > 1970 else time.time()
+def _seconds(moment: Any, undated: float | None = None) -> float:
+    """Returns seconds since the epoch; what the cluster does not date is now, unless told otherwise."""
+    if moment and moment.year > 1970:
+        return float(moment.timestamp())
+    return time.time() if undated is None else undated

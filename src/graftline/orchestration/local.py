@@ -180,19 +180,20 @@ def _supervise(folder: Path, pipeline: str, board: Board, arguments: dict[str, A
     (folder / ARGUMENTS).write_text(json.dumps(arguments, indent=2))
     with _worker(folder, pipeline) as worker, show(board, folder / PROGRESS) as refresh:
         try:
-            peak = _watch(worker, refresh)
+            peak = _watch(worker, board, refresh)
         except KeyboardInterrupt:
             board.end("stopped")
             raise RunStopped(f"stopped{_where(folder)}") from None
-        board.end("failed")
-    if worker.returncode:
+        board.end("stopped" if board.failed else "failed")
+    if board.failed or worker.returncode:
         raise GraftlineError(_failure(board, folder))
     return peak
 
 
-def _watch(worker: "subprocess.Popen[bytes]", refresh: Any) -> int:
+def _watch(worker: "subprocess.Popen[bytes]", board: Board, refresh: Any) -> int:
+    """Shows the board until the worker has ended or a step has failed; returns the peak of memory in bytes."""
     peak, sampled = 0, 0.0
-    while worker.poll() is None:
+    while worker.poll() is None and not board.failed:  # kfp goes on with what does not depend on a failed step
         refresh()
         if time.monotonic() - sampled > _MEMORY_EVERY_SECONDS:
             peak, sampled = max(peak, tree_bytes(os.getpid())), time.monotonic()

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from graftline.files import link_or_copy, write_atomic
-from graftline.records import DataVersion, EdgeBundle, Evaluation, Registration, TrainedModel, read_record
+from graftline.records import (
+    Choice,
+    DataVersion,
+    EdgeBundle,
+    Evaluation,
+    Registration,
+    TrainedModel,
+    read_choice,
+    read_record,
+)
 
 SUMMARY = "summary.json"
 _BESIDE = {"shown": False}
@@ -22,6 +31,7 @@ class Records:
     evaluation: Evaluation
     bundle: EdgeBundle
     registration: Registration
+    choice: Choice | None  # None when the model was the only candidate
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,7 @@ def summarise(
         read_record(outputs["evaluation"], Evaluation),
         read_record(outputs["bundle"], EdgeBundle),
         read_record(outputs["registration"], Registration),
+        read_choice(outputs["model"]),
     )
     shutil.copytree(outputs["bundle"], folder / "bundle", copy_function=link_or_copy)
     link_or_copy(str(outputs["evaluation"] / "report.html"), str(folder / "report.html"))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from graftline.intervals import points
 from graftline.orchestration.board import clock
 from graftline.orchestration.summary import Summary
-from graftline.records import EdgeBundle, FileEntry, Interval, Record
+from graftline.records import Choice, EdgeBundle, FileEntry, Interval, Record
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +28,9 @@ def show_summary(summary: Summary) -> None:
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, highlight=False)
     console.print()
     console.print(_main_table(summary))
-    console.print(Padding(_variants_table(summary.records.bundle), (0, 0, 0, 9)))
+    choice = summary.records.choice
+    for table in (*([_candidates_table(choice)] if choice else []), _variants_table(summary.records.bundle)):
+        console.print(Padding(table, (0, 0, 0, 9)))
     for name, text in _places(summary):
         console.print(f"[dim]{name:8}[/dim]  {text}", soft_wrap=True)  # a path that is cut is of no use
     print(summary.path)
@@ -108,6 +111,9 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str, str]]:
     yield "plan", f"{plan.backbone}, {plan.strategy.replace('_', ' ')}", f"at {plan.image_size} px"
     for reason in plan.reasons:
         yield "", "", reason
+    choice = summary.records.choice
+    if choice:
+        yield "chosen", f"of {len(choice.candidates)} candidates", choice.reason
     yield "accuracy", _percent(evaluation.accuracy), _on(evaluation.accuracy)
     for name, accuracy in summary.published:
         yield "", f"{accuracy:.2%}", f"published: {name}"
@@ -124,6 +130,26 @@ def _percent(interval: Interval) -> str:
 
 def _on(interval: Interval) -> str:
     return f"{interval.low:.2%} to {interval.high:.2%} with 95 % confidence, on {interval.n:,} test images"
+
+
+def _candidates_table(choice: Choice) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("candidate")
+    for name in ("parameters", "on validation", "difference to the best", "log loss"):
+        table.add_column(name, justify="right")
+    for one in choice.candidates:
+        table.add_row(
+            one.name,
+            f"{one.parameters:,}",
+            f"{one.validation_accuracy.value:.2%}",
+            points(one.difference) if one.difference else "",
+            f"{one.validation_loss:.4f}",
+            style="bold" if one.model == choice.chosen else "",
+        )
+    return table
 
 
 def _variants_table(bundle: EdgeBundle) -> "Table":

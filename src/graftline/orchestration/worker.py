@@ -15,10 +15,12 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
 from graftline.files import write_atomic
+from graftline.orchestration.board import line_name
 from graftline.orchestration.containers import Containers, saved
 from graftline.workspace import workspace
 
@@ -43,6 +45,7 @@ class Log(io.TextIOBase):
 
     def __init__(self, progress: Path) -> None:
         self._out, self._progress, self._line, self._error = sys.__stdout__, progress, "", ""
+        self._begun: Counter[str] = Counter()
 
     def write(self, text: str) -> int:
         """Takes any piece of text; whole lines are written on."""
@@ -63,7 +66,13 @@ class Log(io.TextIOBase):
                 self._tell(found[1].replace("-", "_"), state)
 
     def _tell(self, step: str, state: str) -> None:
-        event: dict[str, object] = {"step": step, "state": state, "time": time.time()}
+        if state in ("running", "cached"):  # a loop's tasks run one after the other, under the same name
+            self._begun[step] += 1
+        event: dict[str, object] = {
+            "step": line_name(step, self._begun[step]),
+            "state": state,
+            "time": time.time(),
+        }
         if state == "failed":
             event["error"] = self._error
         self._error = ""

@@ -7,7 +7,7 @@ work gives the same record.
 
 from graftline.records.base import RECORD_FILE, FileEntry, Interval, Part, Record, list_files, read_record
 from graftline.records.change import Change, Drift
-from graftline.records.choice import CHOICE_FILE, Choice, TrainedCandidate
+from graftline.records.choice import CHOICE_FILE, Choice, TrainedCandidate, read_choice
 from graftline.records.data import AugmentationPolicy, DataVersion
 from graftline.records.edge import EdgeBundle, Registration, Variant
 from graftline.records.model import ClassMetrics, Evaluation, TrainedModel, TrainingEvent
@@ -40,5 +40,6 @@ __all__ = [
     "TransferPlans",
     "Variant",
     "list_files",
+    "read_choice",
     "read_record",
 ]

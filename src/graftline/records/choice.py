@@ -1,10 +1,11 @@
 """Record of the choice among trained candidates."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from graftline.records.base import Interval, Part, Record
+from graftline.records.base import Interval, Part, Record, read_record
 from graftline.records.transfer import Strategy
 
 CHOICE_FILE = "choice.json"
@@ -17,6 +18,7 @@ class TrainedCandidate(Part):
         model: SHA-256 of its record.
         backbone: timm name.
         strategy: How it was transferred.
+        champion: SHA-256 of the record of the model whose weights it started from; empty: pretrained ones.
         image_size: Side of the square input in pixels.
         parameters: Number of parameters.
         validation_accuracy: Wilson interval.
@@ -28,11 +30,18 @@ class TrainedCandidate(Part):
     model: str
     backbone: str
     strategy: Strategy
+    champion: str = ""
     image_size: int
     parameters: int
     validation_accuracy: Interval
     validation_loss: float | None = None
     difference: Interval | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        how = self.strategy.replace("_", " ")
+        return f"{self.backbone}, {how}{' from the champion' if self.champion else ''}"
 
 
 class Choice(Record):
@@ -50,3 +59,15 @@ class Choice(Record):
     candidates: list[TrainedCandidate] = Field(min_length=1)
     chosen: str
     reason: str
+
+
+def read_choice(model: Path) -> Choice | None:
+    """Returns the choice that brought a model's folder about; None where there was nothing to choose.
+
+    Raises:
+        GraftlineError: The file is not what `graftline choose_model` writes.
+    """
+    if not (model / CHOICE_FILE).is_file():
+        return None
+    choice = read_record(model, Choice, CHOICE_FILE)
+    return choice if len(choice.candidates) > 1 else None

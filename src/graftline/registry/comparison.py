@@ -15,7 +15,7 @@ import numpy as np
 from graftline.data.build import keeps_splits_of
 from graftline.data.dataset import iter_images, open_split
 from graftline.data.parallel import map_threads
-from graftline.intervals import in_points, paired_difference
+from graftline.intervals import paired_difference, points
 from graftline.progress import track
 from graftline.records import DataVersion, Interval, read_record
 from graftline.registry.bundles import download_shipped
@@ -115,7 +115,7 @@ def verdict(
     count = "as many" if more == 0 else f"{abs(more)} {'more' if more > 0 else 'fewer'}"
     against = f"{'as' if more == 0 else 'than'} champion version {champion.version}"
     sure = ", beyond chance" if gap.low > 0 or gap.high < 0 else ", which may be chance" if more else ""
-    reason = f"it is right on {count} of the same {gap.n} test images {against} {in_points(gap)}{sure}{caveat}"
+    reason = f"it is right on {count} of the same {gap.n} test images {against} ({points(gap)}){sure}{caveat}"
     if gap.low > 0 or (promote == "not_worse" and gap.value >= 0):
         return Verdict("champion", reason, champion.version, gap)
     if gap.value >= 0:

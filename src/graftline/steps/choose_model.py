@@ -34,13 +34,12 @@ def choose_model(models: list[Path], out: Path) -> Choice:
         raise GraftlineError("there is no model to choose: give the folders that `graftline fine_tune` wrote")
     records = [read_record(folder, TrainedModel) for folder in models]
     choice = _choose(models, records)
-    chosen = next(folder for folder, record in zip(models, records, strict=True) if record.sha256 == choice.chosen)
+    place = [candidate.model for candidate in choice.candidates].index(choice.chosen)
     with output_folder(out) as folder:
-        shutil.copytree(chosen, folder, copy_function=link_or_copy, dirs_exist_ok=True)
+        shutil.copytree(models[place], folder, copy_function=link_or_copy, dirs_exist_ok=True)
         choice.write(folder, CHOICE_FILE)
     if len(models) > 1:
-        plan = read_record(out, TrainedModel).plan
-        say(f"chosen of {len(models)}: {plan.backbone}, {plan.strategy.replace('_', ' ')}: {choice.reason}")
+        say(f"chosen of {len(models)}: {choice.candidates[place].name}: {choice.reason}")
     return choice
 
 

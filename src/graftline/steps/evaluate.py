@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from graftline.errors import GraftlineError
 from graftline.files import output_folder
 from graftline.progress import say, track
-from graftline.records import DataVersion, Evaluation, TrainedModel, list_files, read_record
+from graftline.records import DataVersion, Evaluation, TrainedModel, list_files, read_choice, read_record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,6 +104,7 @@ def _write_files(
         confusion=figures.draw_confusion(measured.confusion, data.classes),
         reliability=figures.draw_reliability(measured.reliability, measured.calibration_error, len(data.classes)),
         curves=curves.read_bytes() if curves.is_file() else None,
+        choice=read_choice(model),
     )
     (folder / "report.html").write_text(render_report(report), encoding="utf-8")
     (folder / "confusion.png").write_bytes(report.confusion)

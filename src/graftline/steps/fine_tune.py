@@ -78,6 +78,9 @@ def fine_tune(
     data = read_record(dataset, DataVersion)
     chosen = read_record(policy, AugmentationPolicy)
     plan = change_plan(read_plan(plans, data, chosen, rank), settings, epochs, batch_size, learning_rate)
+    several = len(read_record(plans, TransferPlans).candidates) > 1
+    if several:
+        say(f"rank {rank}: {plan.backbone}, {plan.strategy.replace('_', ' ')}")
     accelerator = make_accelerator(device, precision)
     parts = [data.version, chosen.sha256, plan.model_dump_json(), str(seed), accelerator.mixed_precision]
     run = Path(checkpoints or workspace() / "checkpoints") / sha256_bytes("\n".join(parts).encode())[:16]
@@ -90,7 +93,7 @@ def fine_tune(
         say(line)
     if accelerator.is_main_process:
         with output_folder(out) as folder:
-            if len(read_record(plans, TransferPlans).candidates) > 1:
+            if several:
                 _write_answers(folder, dataset, result, images.validation.pixels)
             _write(folder, result, data, chosen, plan, seed)
         saved.clear()
