@@ -83,7 +83,8 @@ def run(
     """Runs the whole pipeline on your images, up to a registered edge model.
 
     Args:
-        source: Folder of class folders (with or without train/val/test), CSV or Parquet manifest, or archive of these.
+        source: Folder of class folders (with or without train/val/test), CSV or Parquet manifest, or archive of these;
+            here or in S3, as s3://bucket/prefix.
         name: Name of the registered model.
         workspace: Folder for data, store, registry and runs; empty means `GRAFTLINE_WORKSPACE`, or `graftline-work`.
         validation_fraction: Share of the images for validation, where the source does not say.
@@ -137,18 +138,17 @@ def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> F
         GraftlineError: The source cannot be read, or a step failed; the message names the log and how to resume.
         RunStopped: The run was interrupted.
     """
-    from graftline.data.sources import source_fingerprint
+    from graftline.data.sources import absolute, source_fingerprint
     from graftline.storage import connect_store
 
     began = time.monotonic()
     home = default_workspace()
-    source = Path(arguments["source"]).expanduser().absolute()
-    fingerprint = source_fingerprint(arguments["source"])
     with containers(arguments) as boxes, connect_store() as store:
+        fingerprint = source_fingerprint(arguments["source"])
         folder = _new_run(home)
         print(f"run      {folder}\nlog      {folder / LOG}", file=sys.stderr)
         prepared = {key: value for key, value in arguments.items() if key != "image"} | {
-            "source": str(source),
+            "source": absolute(arguments["source"]),
             # A changed store must get the data too.
             "source_fingerprint": f"{fingerprint} {store.url}",
             "tracking_uri": arguments["tracking_uri"] or _mlflow_server(),
