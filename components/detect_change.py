@@ -15,13 +15,19 @@ def detect_change(
     source: str,
     change: Output[Artifact],
     champion_data: OutputPath(str),  # type: ignore[valid-type]
+    champion_version: OutputPath(str),  # type: ignore[valid-type]
+    champion_model: OutputPath(str),  # type: ignore[valid-type]
     *,
     production: str = "",
     name: str = "graftline",
     registry: str = "",
     tracking_uri: str = "",
 ) -> bool:
-    """Compares the source with the champion's data, whose version it writes, and returns whether to train again."""
+    """Compares the source with the champion's data and returns whether to train again.
+
+    For what comes after, it writes the data versions that the champion has learned from, newest first, its own version
+    in the registry, and the SHA-256 of its model's record, each '' when there is none.
+    """
     from pathlib import Path
 
     from graftline.steps.detect_change import detect_change as step
@@ -35,5 +41,7 @@ def detect_change(
         tracking_uri=tracking_uri,
     )
     change.metadata.update(retrain=record.retrain, reason=record.reason)
-    Path(champion_data).write_text(record.data_version)
+    Path(champion_data).write_text(",".join([record.data_version, *record.learned_before]))
+    Path(champion_version).write_text(record.champion)
+    Path(champion_model).write_text(record.champion_model)
     return record.retrain

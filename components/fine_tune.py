@@ -12,6 +12,7 @@ def fine_tune(
     policy: Input[Artifact],
     plans: Input[Artifact],
     model: Output[Model],
+    champion: Input[Model] = None,  # type: ignore[assignment]
     *,
     rank: int = 1,
     epochs: int = 0,
@@ -40,6 +41,7 @@ def fine_tune(
         Path(policy.path),
         Path(plans.path),
         Path(model.path),
+        champion=Path(champion.path) if champion and any(Path(champion.path).glob("record.json")) else None,
         rank=rank,
         epochs=epochs,
         batch_size=batch_size,

@@ -11,6 +11,7 @@ def register_model(
     dataset: Input[Dataset],
     bundle: Input[Model],
     evaluation: Input[Artifact],
+    model: Input[Model],
     registration: Output[Artifact],
     *,
     name: str = "graftline",
@@ -33,6 +34,7 @@ def register_model(
         Path(bundle.path),
         Path(evaluation.path),
         Path(registration.path),
+        model=Path(model.path),
         name=name,
         promote=promote,  # type: ignore[arg-type]
         tracking_uri=tracking_uri,

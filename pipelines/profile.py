@@ -133,6 +133,7 @@ class Steps(_Settings):
     export_onnx: Step = Step()
     register_model: Step = Step()
     detect_change: Step = Step()
+    fetch_champion: Step = Step()
 
 
 class Retries(_Settings):

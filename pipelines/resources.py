@@ -47,6 +47,7 @@ NEEDS = {
     "export-onnx": Needs("Export for the edge", cache=True),
     "register-model": Needs("Register the model", store=True, mlflow=True),
     "detect-change": Needs("Look for a reason to train again", store=True, mlflow=True, fresh=True),
+    "fetch-champion": Needs("Fetch the champion's weights", store=True, mlflow=True),
 }
 _PROFILE: ContextVar[Profile | None] = ContextVar("profile", default=None)
 

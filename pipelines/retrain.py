@@ -1,7 +1,8 @@
 """Retraining, on a schedule or by hand (`graftline retrain`): only when there is reason to.
 
-`detect_change` decides; without a reason the pipeline ends there. Old test images stay test images, and the new model
-becomes champion only with evidence: see `register_model`.
+`detect_change` decides; without a reason the pipeline ends there. A plan that starts from the champion's weights is
+trained beside those that start from a pretrained backbone. Old test images stay test images, and the new model becomes
+champion only with evidence: see `register_model`.
 """
 
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from kfp import dsl
 from kfp.dsl import Artifact
 
 from graftline.components.detect_change import detect_change
+from graftline.components.fetch_champion import fetch_champion
 from graftline.components.version_data import version_data
 from graftline.pipelines.resources import place
 from graftline.pipelines.training import train_on
@@ -64,8 +66,17 @@ def retrain(
             code_version=code_version,
             source_fingerprint=source_fingerprint,
         )
+        fetched = fetch_champion(
+            name=name,
+            version=changed.outputs["champion_version"],
+            tracking_uri=tracking_uri,
+            code_version=code_version,
+            inputs_version=changed.outputs["champion_model"],
+        )
+        place(fetched)
         train_on(
             versioned,
+            champion=fetched,
             flips=flips,
             backbones=backbones,
             strategy=strategy,

@@ -35,6 +35,7 @@ class Outputs(NamedTuple):
 def train_on(
     versioned: dsl.PipelineTask,
     *,
+    champion: dsl.PipelineTask | None = None,
     flips: str,
     backbones: str,
     strategy: str,
@@ -57,6 +58,7 @@ def train_on(
 
     Args:
         versioned: The task of `version_data`.
+        champion: The task of `fetch_champion`, where there may be weights to start from.
         flips: This and the next ones as in `train`.
         backbones: Candidates.
         strategy: How to transfer.
@@ -84,21 +86,25 @@ def train_on(
         "code_version": code_version,
     }
     policy = augment(**data, flips=flips, seed=seed)
+    start = {"champion": champion.outputs["champion"]} if champion else {}
+    known = f" {champion.outputs['Output']}" if champion else ""
     plans = select_strategy(
         **data,
+        **start,
         policy=policy.outputs["policy"],
         backbones=backbones,
         strategy=strategy,
         image_size=image_size,
         candidates=candidates,
         seed=seed,
-        inputs_version=policy.outputs["Output"],
+        inputs_version=f"{policy.outputs['Output']}{known}",
     )
     with dsl.ParallelFor(plans.outputs["Output"], name="candidates", parallelism=at_a_time()) as candidate:
         trained = fine_tune(
             dataset=versioned.outputs["dataset"],
             policy=policy.outputs["policy"],
             plans=plans.outputs["plans"],
+            **start,
             rank=candidate.rank,
             epochs=epochs,
             batch_size=batch_size,
@@ -124,8 +130,9 @@ def train_on(
         **data,
         bundle=exported.outputs["bundle"],
         evaluation=evaluated.outputs["evaluation"],
+        model=chosen.outputs["model"],
         **registration,
-        inputs_version=f"{exported.outputs['Output']} {evaluated.outputs['Output']}",
+        inputs_version=f"{chosen.outputs['Output']} {exported.outputs['Output']} {evaluated.outputs['Output']}",
     )
     place(versioned, policy, plans, trained, chosen, evaluated, exported, registered)
     if register_anew:

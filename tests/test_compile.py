@@ -327,7 +327,7 @@ def test_retraining_gets_the_same_settings_below_its_condition(tmp_path: Path) -
     profile = str(ROOT / "deploy" / "profiles" / "gke-a100.yaml")
     documents = read_all(compile_pipeline(tmp_path / "retrain.yaml", pipeline="retrain", profile=profile, image=IMAGE))
     containers = containers_of(documents)
-    assert set(containers) == {*EXECUTORS, "exec-detect-change"}
+    assert set(containers) == {*EXECUTORS, "exec-detect-change", "exec-fetch-champion"}
     assert {container["image"] for container in containers.values()} == {IMAGE}
     assert containers["exec-fine-tune"]["resources"]["accelerator"]["resourceCount"] == "1"
     assert set(kubernetes_of(documents)["deploymentSpec"]["executors"]) == set(containers)
@@ -335,6 +335,8 @@ def test_retraining_gets_the_same_settings_below_its_condition(tmp_path: Path) -
     assert list(dangling(spec)) == []
     cached = {name for name, task in tasks_of(spec).items() if task.caching_options.enable_cache}
     assert set(tasks_of(spec)) - cached == {"version-data", "register-model", "detect-change"}
+    for task in ("select-strategy", "fine-tune"):
+        assert "champion" in tasks_of(spec)[task].inputs.artifacts
 
 
 def test_manifests_for_gitops(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from registry_inputs import make_bundle, make_dataset, make_evaluation, threshold
+from registry_inputs import make_bundle, make_dataset, make_evaluation, make_model, threshold
 
 from graftline import augment, detect_change, evaluate, export_onnx, fine_tune, register_model, select_strategy
 from graftline import version_data as version
@@ -21,7 +21,7 @@ from graftline.data.versions import record_version
 from graftline.errors import DataError, GraftlineError
 from graftline.orchestration.commands import history, rollback
 from graftline.orchestration.retrain import Retraining, retrain
-from graftline.records import Change, Registration, read_record
+from graftline.records import Change, Registration, TrainedModel, TransferPlans, read_record
 from graftline.registry.drift import compare_answers
 from graftline.storage import connect_store
 
@@ -50,11 +50,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def register(place: Path, title: str, wrong: int = 0, dataset: str = "dataset") -> Registration:
+def register(
+    place: Path, title: str, wrong: int = 0, dataset: str = "dataset", model: Path | None = None
+) -> Registration:
     folders = [place / f"{title}-{kind}" for kind in ("bundle", "evaluation", "registration")]
     make_bundle(folders[0], place / dataset, threshold(wrong), seed=len(title))
     make_evaluation(folders[1], place / dataset, seed=len(title))
-    return register_model(place / dataset, *folders)
+    return register_model(place / dataset, *folders, model=model)
 
 
 def change(place: Path, **options: str) -> Change:
@@ -103,6 +105,20 @@ def test_a_split_that_the_source_gives_otherwise_is_a_change(place: Path) -> Non
     found = detect_change(str(place / "given"), place / "change")
     assert (found.added, found.removed, found.relabelled, found.moved) == (0, 0, 0, 16)
     assert found.retrain
+
+
+def test_weights_to_start_from_are_named_if_the_registry_has_them(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(place / "images" / "dark" / "new.png", 1)
+    assert change(place).champion_model == ""
+    assert "champion version 1 was registered without its weights: training cannot start" in capsys.readouterr().err
+    model = make_model(place / "model", place / "dataset", seed=len("second"))
+    assert register(place, "second", model=model).alias == "champion"
+    found = change(place)
+    assert found.champion_model == read_record(model, TrainedModel).sha256
+    assert found.learned_before == []
+    assert "without its weights" not in capsys.readouterr().err
 
 
 def test_without_a_champion_the_first_is_trained(place: Path) -> None:
@@ -224,7 +240,8 @@ class Plant:
         fine_tune(data, policy, plans, model)
         evaluate(data, model, evaluation)
         export_onnx(data, model, bundle)
-        return register_model(data, bundle, evaluation, self.home / f"{title}-registration", name="cells", **options)
+        out = self.home / f"{title}-registration"
+        return register_model(data, bundle, evaluation, out, model=model, name="cells", **options)
 
     def retrain(self, source: Path) -> Retraining:
         return retrain(str(source), name="cells", **SETTINGS, **SHARES)
@@ -286,6 +303,11 @@ def test_new_images_and_right_labels_train_a_better_model_that_is_promoted(plant
     assert plant.test_ids <= set(open_split(dataset, "test").ids), "old test images stay test images"
     for split in ("train", "validation"):
         assert not plant.test_ids & set(open_split(dataset, split).ids)
+    plans = read_record(next((plant.home / "work" / "pipeline").glob("*/select-strategy/plans")), TransferPlans)
+    assert [bool(plans.plans[rank - 1].champion) for rank in plans.candidates] == [False, True]
+    fetched = next((plant.home / "work" / "pipeline").glob("*/fetch-champion/champion"))
+    assert plans.plans[-1].champion == read_record(fetched, TrainedModel).sha256
+    assert read_record(fetched, TrainedModel).data_version == done.change.data_version
     difference = done.summary.records.registration.difference
     assert difference
     assert difference.low > 0

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graftline.steps.detect_change import detect_change
     from graftline.steps.evaluate import evaluate
     from graftline.steps.export_onnx import export_onnx
+    from graftline.steps.fetch_champion import fetch_champion
     from graftline.steps.fine_tune import fine_tune
     from graftline.steps.register_model import register_model
     from graftline.steps.select_strategy import select_strategy
@@ -25,6 +26,7 @@ __all__ = [
     "detect_change",
     "evaluate",
     "export_onnx",
+    "fetch_champion",
     "fine_tune",
     "register_model",
     "select_strategy",

@@ -32,6 +32,7 @@ COMMANDS = {
     "a champion's life": {
         "retrain": "graftline.orchestration.retrain:retrain",
         "detect_change": "graftline.steps.detect_change:detect_change",
+        "fetch_champion": "graftline.steps.fetch_champion:fetch_champion",
         "history": "graftline.orchestration.commands:history",
         "rollback": "graftline.orchestration.commands:rollback",
     },

@@ -10,4 +10,4 @@ STEPS = (
     "export_onnx",
     "register_model",
 )
-RETRAIN_STEPS = ("detect_change", *STEPS)
+RETRAIN_STEPS = ("detect_change", "fetch_champion", *STEPS)

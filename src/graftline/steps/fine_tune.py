@@ -12,6 +12,7 @@ from graftline.workspace import workspace
 if TYPE_CHECKING:
     import numpy as np
 
+    from graftline.transfer.start import Champion
     from graftline.transfer.strategies import TransferResult
 
 
@@ -21,6 +22,7 @@ def fine_tune(
     plans: Path,
     out: Path,
     *,
+    champion: Path | None = None,
     rank: int = 1,
     epochs: int = 0,
     batch_size: int = 0,
@@ -35,8 +37,8 @@ def fine_tune(
     """Trains a classifier by one of the ranked plans, with a checkpoint after every epoch.
 
     The same call after an interruption resumes after the last checkpoint and ends with the same weights. SIGTERM writes
-    a checkpoint and ends with exit code 143. Everything frozen is compared bit by bit with the pretrained weights at
-    the end.
+    a checkpoint and ends with exit code 143. Everything frozen is compared bit by bit with the weights it
+    started from at the end.
 
     Args:
         dataset: Folder written by version_data.
@@ -44,6 +46,7 @@ def fine_tune(
         plans: Folder written by select_strategy.
         out: Folder to write: record.json, model.safetensors, history.json, curves.png; of one of several candidates
             also validation.parquet, its answers to the validation images.
+        champion: Folder of the model that select_strategy was given, for a plan that starts from its weights.
         rank: Which plan, 1 is the best.
         epochs: Passes over the training images instead of the plan's; 0 keeps the plan's.
         batch_size: Images per optimizer step instead of the plan's; 0 keeps the plan's.
@@ -73,6 +76,7 @@ def fine_tune(
     from graftline.training.device import make_accelerator
     from graftline.training.profile import StepTimer
     from graftline.transfer.settings import change_plan, read_plan
+    from graftline.transfer.start import load_champion
     from graftline.transfer.strategies import carry_out, load_transfer_data
 
     data = read_record(dataset, DataVersion)
@@ -81,6 +85,7 @@ def fine_tune(
     several = len(read_record(plans, TransferPlans).candidates) > 1
     if several:
         say(f"rank {rank}: {plan.backbone}, {plan.strategy.replace('_', ' ')}")
+    start = load_champion(champion, data.classes) if champion and plan.champion else None
     accelerator = make_accelerator(device, precision)
     parts = [data.version, chosen.sha256, plan.model_dump_json(), str(seed), accelerator.mixed_precision]
     run = Path(checkpoints or workspace() / "checkpoints") / sha256_bytes("\n".join(parts).encode())[:16]
@@ -88,14 +93,14 @@ def fine_tune(
     timer = StepTimer(profile, accelerator.device)
     with timer.whole(), timer.section("decode"):
         images = load_transfer_data(dataset, plan)
-    result = carry_out(plan, chosen, images, accelerator, saved, seed, timer)
+    result = carry_out(plan, chosen, images, accelerator, saved, seed, timer, start)
     for line in timer.report(accelerator.mixed_precision) if profile else []:
         say(line)
     if accelerator.is_main_process:
         with output_folder(out) as folder:
             if several:
                 _write_answers(folder, dataset, result, images.validation.pixels)
-            _write(folder, result, data, chosen, plan, seed)
+            _write(folder, result, data, chosen, plan, seed, start)
         saved.clear()
     accelerator.wait_for_everyone()
     return read_record(out, TrainedModel)
@@ -111,7 +116,13 @@ def _write_answers(folder: Path, dataset: Path, result: "TransferResult", pixels
 
 
 def _write(
-    folder: Path, result: "TransferResult", data: DataVersion, policy: AugmentationPolicy, plan: TransferPlan, seed: int
+    folder: Path,
+    result: "TransferResult",
+    data: DataVersion,
+    policy: AugmentationPolicy,
+    plan: TransferPlan,
+    seed: int,
+    start: "Champion | None",
 ) -> None:
     from graftline.models.trained import save_weights
     from graftline.training.curves import draw_curves
@@ -124,6 +135,7 @@ def _write(
         policy=policy.sha256,
         plan=plan,
         pretrained=result.pretrained,
+        learned_before=start.learned_from if start else [],
         classes=data.classes,
         image_size=plan.image_size,
         mean=result.spec.mean,
