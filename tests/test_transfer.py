@@ -63,6 +63,14 @@ def test_stages_unfreeze_from_the_head_down() -> None:
     assert frozen[-1] == 0
 
 
+@pytest.mark.parametrize(("images", "epochs"), [(100, 24), (500, 20), (1600, 6), (50_000, 6)])
+def test_few_images_get_more_epochs_not_fewer_steps(images: int, epochs: int) -> None:
+    for plan in rank_plans([_evidence("tf_efficientnet_lite0", 0.8, 4)], images):
+        assert plan.epochs == (0 if plan.strategy == "feature_extraction" else epochs)
+        assert plan.warmup_steps <= plan.epochs * images // plan.batch_size / 6
+        assert sum(plan.stage_epochs) in (0, plan.epochs)
+
+
 def test_other_numbers_of_epochs_are_spread_over_the_stages() -> None:
     plan = rank_plans([_evidence("tf_efficientnet_lite0", 0.8, 4)], 1500, "progressive_unfreezing")[0]
     changed = change_plan(plan, epochs=8)

@@ -1,5 +1,6 @@
 """From rules and evidence to a ranked list of plans."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,8 +13,9 @@ from graftline.transfer.start import Champion
 _RATE = 2e-4
 _DECAY = 0.9
 _EARLY_GROUPS = 3
-_EPOCHS = 6
+_FEWEST_EPOCHS, _MOST_EPOCHS, _FEWEST_STEPS = 6, 24, 300
 _BATCH = 32
+_WARMUP_STEPS, _WARMUP_SHARE = 50, 6  # at most a sixth of all steps
 
 
 def rank_plans(
@@ -85,7 +87,7 @@ def make_plan(
         image_size=image_size or input_spec(item.backbone).image_size,
         evidence=item.probe,
         reasons=[choice.reason, backbone_reason, _domain_reason(item), *_rate_reason(choice.strategy, frozen)],
-        **_settings(choice.strategy, frozen),
+        **_settings(choice.strategy, images, frozen),
     )
 
 
@@ -118,7 +120,7 @@ def plan_from_champion(
         image_size=image_size or record.image_size,
         champion=record.sha256,
         reasons=[origin, head, *rates],
-        **_settings(strategy, frozen),
+        **_settings(strategy, images, frozen),
     )
 
 
@@ -126,9 +128,10 @@ def _frozen_groups(strategy: Strategy, images: int) -> int:
     return _EARLY_GROUPS if strategy == "fine_tuning" and images <= LARGE else 0
 
 
-def _settings(strategy: Strategy, frozen: int) -> dict[str, Any]:
-    """Returns what depends on the strategy alone."""
-    epochs = 0 if strategy == "feature_extraction" else _EPOCHS
+def _settings(strategy: Strategy, images: int, frozen: int) -> dict[str, Any]:
+    """Returns what depends on the strategy and the number of images alone."""
+    epochs = 0 if strategy == "feature_extraction" else _epochs(images)
+    steps = epochs * max(1, images // _BATCH)
     return {
         "strategy": strategy,
         "epochs": epochs,
@@ -137,7 +140,7 @@ def _settings(strategy: Strategy, frozen: int) -> dict[str, Any]:
         "layer_decay": _DECAY,
         "frozen_groups": frozen,
         "schedule": "cosine",
-        "warmup_steps": 50,
+        "warmup_steps": min(_WARMUP_STEPS, steps // _WARMUP_SHARE),
         "weight_decay": 0.02,
         "label_smoothing": 0.05,
         "ema_decay": 0.97,
@@ -145,9 +148,15 @@ def _settings(strategy: Strategy, frozen: int) -> dict[str, Any]:
     }
 
 
+def _epochs(images: int) -> int:
+    """Returns enough passes for some hundred steps: few images want more passes, not fewer steps."""
+    return min(max(_FEWEST_EPOCHS, math.ceil(_FEWEST_STEPS * _BATCH / images)), _MOST_EPOCHS)
+
+
 def _stage_epochs(epochs: int) -> list[int]:
     """Head and last block, then half of the network, then all: the last stage is the longest."""
-    return [1, 1, epochs - 2]
+    short = epochs // _FEWEST_EPOCHS
+    return [short, short, epochs - 2 * short]
 
 
 def _domain_reason(item: BackboneEvidence) -> str:
