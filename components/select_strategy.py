@@ -16,7 +16,7 @@ def select_strategy(
     backbones: str = "",
     strategy: str = "auto",
     image_size: int = 0,
-    candidates: int = 1,
+    candidates: int = 0,
     seed: int = 0,
     code_version: str,
     data_version: str,

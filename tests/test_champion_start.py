@@ -81,9 +81,9 @@ def test_a_plan_from_the_champion_is_trained_besides_the_best_one(
 ) -> None:
     record = rank_with(champion, solar_dataset, policy, tmp_path / "plans")
     plan, trained = record.plans[-1], read_record(champion, TrainedModel)
-    assert [one.champion for one in record.plans[:-1]] == [""] * 3
+    assert [one.champion for one in record.plans[:-1]] == [""] * 4
     assert plan.champion == trained.sha256
-    assert record.candidates == [1, 4]
+    assert record.candidates == [1, 2, 5]
     assert (plan.backbone, plan.image_size, plan.evidence) == (trained.plan.backbone, 96, None)
     assert plan.reasons[0] == (
         f"from the weights of the champion, model {plan.champion[:16]}, trained on {trained.data_version}"
@@ -204,7 +204,7 @@ def test_weights_that_cannot_be_used_here_are_said_to_be_left_out(
         record["plan"] = plan.model_copy(update={"backbone": backbone})
     other = altered(champion, tmp_path / "other", untouched, **record)
     plans = rank_with(other, solar_dataset, policy, tmp_path / "plans")
-    assert (plans.candidates, [plan.champion for plan in plans.plans]) == ([1], [""] * 3)
+    assert (plans.candidates, [plan.champion for plan in plans.plans]) == ([1, 2], [""] * 4)
     said = capsys.readouterr()
     assert "training cannot start from the champion's weights: " in said.err + said.out
     assert reason in said.err + said.out

@@ -1,6 +1,7 @@
 """Rules, evidence and plans."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -8,7 +9,7 @@ from graftline import select_strategy
 from graftline.errors import GraftlineError
 from graftline.records import AugmentationPolicy, Interval, ProbeEvidence, TransferPlans, read_record
 from graftline.transfer.evidence import BackboneEvidence
-from graftline.transfer.plans import rank_plans
+from graftline.transfer.plans import candidate_ranks, rank_plans
 from graftline.transfer.rules import rank_strategies
 from graftline.transfer.settings import change_plan
 from graftline.transfer.strategies import make_stages
@@ -29,6 +30,7 @@ def test_rules_follow_size_domain_and_evidence(images: int, differs: bool, probe
     ranked = rank_strategies(images, differs, probe)
     assert ranked[0].strategy == expected
     assert len({choice.strategy for choice in ranked}) == 3
+    assert [choice.strategy for choice in ranked if choice.bold] == ["fine_tuning"]
     assert all(choice.reason for choice in ranked)
 
 
@@ -44,7 +46,7 @@ def test_the_better_backbone_goes_first_and_the_smaller_of_equals() -> None:
     assert rank_plans(better, 1500)[0].backbone == "tf_efficientnet_lite2"
     plans = rank_plans(equal, 1500)
     assert plans[0].backbone == "tf_efficientnet_lite0"
-    assert [plan.backbone for plan in plans].count("tf_efficientnet_lite0") == 3
+    assert [plan.backbone for plan in plans].count("tf_efficientnet_lite0") == 4
     assert plans[-1].backbone == "tf_efficientnet_lite2"
 
 
@@ -53,6 +55,33 @@ def test_middle_layers_that_beat_the_last_ask_for_progressive_unfreezing() -> No
     assert plan.strategy == "progressive_unfreezing"
     assert sum(plan.stage_epochs) == plan.epochs
     assert any("differs from the backbone's domain" in reason for reason in plan.reasons)
+
+
+def test_the_bold_plan_trains_all_layers_at_a_higher_rate() -> None:
+    plans = [p for p in rank_plans([_evidence("tf_efficientnet_lite0", 0.8, 4)], 1500) if p.strategy == "fine_tuning"]
+    usual, bold = plans
+    assert bold.learning_rate > usual.learning_rate
+    assert (bold.frozen_groups, usual.frozen_groups) == (0, 3)
+    assert any(f"{bold.learning_rate:g}" in reason for reason in bold.reasons)
+
+
+@pytest.mark.parametrize(
+    ("images", "probe", "wanted", "asked", "expected"),
+    [
+        (500, 0.8, "auto", 0, ["feature_extraction", "fine_tuning"]),
+        (500, 1.0, "auto", 0, ["feature_extraction"]),
+        (500, 0.8, "feature_extraction", 0, ["feature_extraction"]),
+        (5_000, 0.8, "auto", 0, ["fine_tuning"]),
+        (500, 0.8, "auto", 1, ["feature_extraction"]),
+        (500, 0.8, "auto", 3, ["feature_extraction", "fine_tuning", "fine_tuning"]),
+    ],
+)
+def test_a_baseline_that_leaves_something_to_gain_is_not_trained_alone(
+    images: int, probe: float, wanted: Literal["auto", "feature_extraction"], asked: int, expected: list[str]
+) -> None:
+    plans = rank_plans([_evidence("tf_efficientnet_lite0", probe, 4)], images, wanted)
+    ranks = candidate_ranks(plans, asked, wanted)
+    assert [plans[rank - 1].strategy for rank in ranks] == expected
 
 
 def test_stages_unfreeze_from_the_head_down() -> None:

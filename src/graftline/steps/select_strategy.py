@@ -17,7 +17,7 @@ def select_strategy(
     backbones: str = "",
     strategy: Literal["auto", "feature_extraction", "fine_tuning", "progressive_unfreezing"] = "auto",
     image_size: int = 0,
-    candidates: int = 1,
+    candidates: int = 0,
     seed: int = 0,
 ) -> TransferPlans:
     """Ranks transfer plans by rules checked against a cross-validated linear probe of each candidate backbone.
@@ -33,7 +33,8 @@ def select_strategy(
         backbones: Candidates, timm names separated by commas; empty takes every backbone whose weights are at hand.
         strategy: Goes first whatever the rules say; auto follows them.
         image_size: Side of the input in pixels; 0 takes what the weights were made for.
-        candidates: How many of the best plans are to be trained, for choose_model to choose among.
+        candidates: How many of the best plans are to be trained, for choose_model to choose among; 0 is one, but
+            fine-tuning beside feature extraction where that leaves something to gain.
         seed: Of the cross-validation's folds.
 
     Returns:
@@ -48,8 +49,8 @@ def select_strategy(
     from graftline.transfer.start import find_champion
 
     check_choice("strategy", strategy, ("auto", *get_args(Strategy)))
-    if candidates < 1:
-        raise GraftlineError(f"candidates is {candidates}: at least 1 plan must be trained")
+    if candidates < 0:
+        raise GraftlineError(f"candidates is {candidates}: give how many plans are to be trained, or 0 for automatic")
     data = read_record(dataset, DataVersion)
     chosen = read_record(policy, AugmentationPolicy)
     if chosen.data_version != data.version:
@@ -66,7 +67,7 @@ def select_strategy(
     plans = rank_plans(evidence, images, strategy, image_size)
     start = find_champion(champion, dataset, named) if champion else None
     plans += [plan_from_champion(start, images, strategy, image_size)] if start else []
-    ranks = candidate_ranks(plans, candidates)
+    ranks = candidate_ranks(plans, candidates, strategy)
     with output_folder(out) as folder:
         return TransferPlans(data_version=data.version, policy=chosen.sha256, plans=plans, candidates=ranks).write(
             folder

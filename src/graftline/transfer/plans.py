@@ -7,10 +7,10 @@ from typing import Any, Literal
 from graftline.models.backbones import input_spec
 from graftline.records import Strategy, TransferPlan
 from graftline.transfer.evidence import BackboneEvidence
-from graftline.transfer.rules import LARGE, Choice, rank_strategies
+from graftline.transfer.rules import GOOD_ENOUGH, LARGE, Choice, rank_strategies
 from graftline.transfer.start import Champion
 
-_RATE = 2e-4
+_RATE, _BOLD_RATE = 2e-4, 5e-4
 _DECAY = 0.9
 _EARLY_GROUPS = 3
 _FEWEST_EPOCHS, _MOST_EPOCHS, _FEWEST_STEPS = 6, 24, 300
@@ -40,19 +40,27 @@ def rank_plans(
     for place, item in enumerate(ordered):
         choices = rank_strategies(images, item.domain_differs, item.probe.accuracy.low)
         if wanted != "auto":
-            choices = [Choice(wanted, "asked for"), *(c for c in choices if c.strategy != wanted)]
+            choices = [Choice(wanted, "asked for"), *(c for c in choices if c.bold or c.strategy != wanted)]
         why = _backbone_reason(item, place, len(ordered))
         plans.append([make_plan(item, choice, images, image_size, why) for choice in choices])
     return plans[0] + [others[0] for others in plans[1:]]
 
 
-def candidate_ranks(plans: Sequence[TransferPlan], candidates: int) -> list[int]:
+def candidate_ranks(
+    plans: Sequence[TransferPlan], candidates: int, wanted: Strategy | Literal["auto"] = "auto"
+) -> list[int]:
     """Returns the ranks of the plans that are to be trained: the first ones, and one from the champion's weights.
 
     Args:
         plans: Ranked plans, best first.
-        candidates: How many are wanted.
+        candidates: How many are wanted; 0: one, but two where the first is feature extraction, which is only a baseline
+            where it leaves something to gain.
+        wanted: A strategy that is asked for, of which 0 trains no more than one plan.
     """
+    first = plans[0]
+    baseline = wanted == "auto" and first.strategy == "feature_extraction" and len(plans) > 1
+    if not candidates:
+        candidates = 2 if baseline and first.evidence and first.evidence.accuracy.low < GOOD_ENOUGH else 1
     return [rank for rank, plan in enumerate(plans, 1) if rank <= candidates or plan.champion]
 
 
@@ -81,13 +89,14 @@ def make_plan(
     Differential rates: the last block at the peak, each one towards the stem at a fixed share of its neighbour's, so
     that early layers, which are general, hardly move. The solved head trains at a fifth of the peak.
     """
-    frozen = _frozen_groups(choice.strategy, images)
+    frozen = 0 if choice.bold else _frozen_groups(choice.strategy, images)
+    rate = _BOLD_RATE if choice.bold else _RATE
     return TransferPlan(
         backbone=item.backbone,
         image_size=image_size or input_spec(item.backbone).image_size,
         evidence=item.probe,
-        reasons=[choice.reason, backbone_reason, _domain_reason(item), *_rate_reason(choice.strategy, frozen)],
-        **_settings(choice.strategy, images, frozen),
+        reasons=[choice.reason, backbone_reason, _domain_reason(item), *_rate_reason(choice.strategy, frozen, rate)],
+        **_settings(choice.strategy, images, frozen, rate),
     )
 
 
@@ -114,13 +123,13 @@ def plan_from_champion(
         else "the classes are the champion's: its head stays, unless a newly solved one is better on validation"
     )
     origin = f"from the weights of the champion, model {record.sha256[:16]}, trained on {record.data_version}"
-    rates = [] if strategy == "feature_extraction" else [_rates(frozen)]
+    rates = [] if strategy == "feature_extraction" else [_rates(frozen, _RATE)]
     return TransferPlan(
         backbone=record.plan.backbone,
         image_size=image_size or record.image_size,
         champion=record.sha256,
         reasons=[origin, head, *rates],
-        **_settings(strategy, images, frozen),
+        **_settings(strategy, images, frozen, _RATE),
     )
 
 
@@ -128,15 +137,15 @@ def _frozen_groups(strategy: Strategy, images: int) -> int:
     return _EARLY_GROUPS if strategy == "fine_tuning" and images <= LARGE else 0
 
 
-def _settings(strategy: Strategy, images: int, frozen: int) -> dict[str, Any]:
-    """Returns what depends on the strategy and the number of images alone."""
+def _settings(strategy: Strategy, images: int, frozen: int, rate: float) -> dict[str, Any]:
+    """Returns what does not depend on the backbone."""
     epochs = 0 if strategy == "feature_extraction" else _epochs(images)
     steps = epochs * max(1, images // _BATCH)
     return {
         "strategy": strategy,
         "epochs": epochs,
         "batch_size": _BATCH,
-        "learning_rate": _RATE,
+        "learning_rate": rate,
         "layer_decay": _DECAY,
         "frozen_groups": frozen,
         "schedule": "cosine",
@@ -164,12 +173,12 @@ def _domain_reason(item: BackboneEvidence) -> str:
     return f"{verdict}: probe accuracy on the middle layers minus that on the last is {item.middle_gain}"
 
 
-def _rate_reason(strategy: Strategy, frozen: int) -> list[str]:
+def _rate_reason(strategy: Strategy, frozen: int, rate: float) -> list[str]:
     if strategy == "feature_extraction":
         return ["the head is solved to convergence on cached features instead of stepping at 1e-3"]
-    return [f"{_rates(frozen)}; the head starts from the solved probe (Kumar et al. 2022, LP-FT)"]
+    return [f"{_rates(frozen, rate)}; the head starts from the solved probe (Kumar et al. 2022, LP-FT)"]
 
 
-def _rates(frozen: int) -> str:
+def _rates(frozen: int, rate: float) -> str:
     layers = f"the first {frozen} layer groups stay frozen" if frozen else "all layers train"
-    return f"{layers}; rates fall from {_RATE:g} at the last block by {_DECAY:g} per group towards the stem"
+    return f"{layers}; rates fall from {rate:g} at the last block by {_DECAY:g} per group towards the stem"

@@ -16,14 +16,21 @@ GOOD_ENOUGH = 0.98
 
 @dataclass(frozen=True)
 class Choice:
-    """A strategy and why."""
+    """A strategy and why.
+
+    Attributes:
+        strategy: Which.
+        reason: Why, in plain words.
+        bold: Whether all layers train, at a higher rate: what far images need and near ones are harmed by.
+    """
 
     strategy: Strategy
     reason: str
+    bold: bool = False
 
 
 def rank_strategies(images: int, domain_differs: bool, probe_accuracy_low: float) -> list[Choice]:
-    """Ranks all three strategies for this data, best first.
+    """Ranks all three strategies, and bold fine-tuning, for this data, best first.
 
     Args:
         images: Number of training and validation images.
@@ -31,10 +38,10 @@ def rank_strategies(images: int, domain_differs: bool, probe_accuracy_low: float
         probe_accuracy_low: Lower end of the interval of the linear probe's cross-validated accuracy.
 
     Returns:
-        Each strategy once, with the rule that put it there.
+        Each once, with the rule that put it there.
     """
     best = _best(images, domain_differs, probe_accuracy_low)
-    return [best, *(choice for choice in _others(images) if choice.strategy != best.strategy)]
+    return [best, *(choice for choice in _others(images) if choice.bold or choice.strategy != best.strategy)]
 
 
 def _best(images: int, domain_differs: bool, probe_accuracy_low: float) -> Choice:
@@ -60,4 +67,5 @@ def _others(images: int) -> list[Choice]:
     tuning = Choice("fine_tuning", f"the more thorough alternative for {images:,} images")
     extraction = Choice("feature_extraction", "the baseline: cheapest, cannot adapt to another domain")
     gradual = Choice("progressive_unfreezing", "between the two: careful with pretrained layers, slower")
-    return [extraction, tuning, gradual] if images < SMALL else [tuning, gradual, extraction]
+    bold = Choice("fine_tuning", "the bold alternative, for images far from what the backbone has seen", bold=True)
+    return [extraction, tuning, bold, gradual] if images < SMALL else [tuning, bold, gradual, extraction]
