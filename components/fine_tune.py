@@ -22,6 +22,7 @@ def fine_tune(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    processes: int = 0,
     checkpoints: str = "",
     profile: bool = False,
     code_version: str,
@@ -50,6 +51,7 @@ def fine_tune(
         seed=seed,
         device=device,
         precision=precision,  # type: ignore[arg-type]
+        processes=processes,
         checkpoints=checkpoints,
         profile=profile,
     )

@@ -46,6 +46,7 @@ def train_on(
     learning_rate: float,
     settings: str,
     device: str,
+    processes: int,
     checkpoints: str,
     calibration_images: int,
     min_agreement: float,
@@ -69,6 +70,7 @@ def train_on(
         learning_rate: Peak rate.
         settings: Further settings of the plan.
         device: Where to train.
+        processes: How many train together.
         checkpoints: Where to keep checkpoints.
         calibration_images: For int8.
         min_agreement: For int8.
@@ -112,6 +114,7 @@ def train_on(
             settings=settings,
             seed=seed,
             device=device,
+            processes=processes,
             checkpoints=checkpoints,
             code_version=code_version,
             data_version=candidate.data_version,

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from multiprocessing.context import ForkServerProcess
@@ -42,10 +41,10 @@ class _Training:
         record.model_copy(update={"plans": [plan]}).write(folder / "plans")
         self.folder, self._inputs = folder, (dataset, policy, folder / "plans")
 
-    def start(self, name: str, environment: dict[str, str] | None = None, precision: str = "auto") -> ForkServerProcess:
+    def start(self, name: str, **options: object) -> ForkServerProcess:
         self.progress(name).unlink(missing_ok=True)
-        options = {"checkpoints": str(self.folder / f"{name}-saved"), "precision": precision}
-        shown = {"GRAFTLINE_PROGRESS": str(self.progress(name)), **(environment or {})}
+        options = {"checkpoints": str(self.folder / f"{name}-saved"), **options}
+        shown = {"GRAFTLINE_PROGRESS": str(self.progress(name))}
         process = _CONTEXT.Process(target=_train, args=(self._inputs, self.folder / name, options, shown))
         process.start()
         return process
@@ -59,9 +58,9 @@ class _Training:
     def progress(self, name: str) -> Path:
         return self.folder / f"{name}.progress"
 
-    def stop_at(self, name: str, epoch: int, number: signal.Signals, delay: float) -> int:
+    def stop_at(self, name: str, epoch: int, number: signal.Signals, delay: float, **options: object) -> int:
         """Starts a training and sends it a signal in an epoch; returns its exit code."""
-        process = self.start(name)
+        process = self.start(name, **options)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.is_alive() and not self._is_in(name, epoch):
             time.sleep(0.01)
@@ -77,7 +76,7 @@ class _Training:
         return f'"epoch {epoch} of' in text or (epoch == 0 and bool(text))
 
 
-def _train(inputs: tuple[Path, Path, Path], out: Path, options: dict[str, str], environment: dict[str, str]) -> None:
+def _train(inputs: tuple[Path, Path, Path], out: Path, options: dict[str, object], environment: dict[str, str]) -> None:
     os.environ.update(environment)
     from graftline import fine_tune
 
@@ -110,6 +109,15 @@ def test_a_terminated_run_saves_between_steps_and_ends_alike(request: pytest.Fix
     assert training.finish("stopped") == whole
 
 
+def test_two_processes_that_are_terminated_save_and_go_on(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    training = _make(request, tmp_path, "fine_tuning", batch_size=2, epochs=2)
+    assert training.stop_at("stopped", 1, signal.SIGTERM, delay=0.1, processes=2) == 128 + signal.SIGTERM
+    process = training.start("stopped", processes=2)
+    process.join(240)
+    assert process.exitcode == 0
+    assert "resuming after epoch 0, step" in training.progress("stopped").read_text()
+
+
 def test_another_machine_goes_on_from_the_store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,39 +142,17 @@ def test_another_machine_goes_on_from_the_store(
     assert not list((tmp_path / "store").rglob("*.pt"))
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.mark.parametrize("changes", [{}, {"accumulation": 2, "batch_size": 10, "balance": "class_weights"}])
 def test_two_processes_learn_what_one_does(
     changes: dict[str, object], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     training = _make(request, tmp_path, "fine_tuning", batch_size=8, epochs=2, dropout=0.0)
-    alone = training.start("alone", precision="fp32")
-    alone.join(120)
-    port = str(_free_port())
-    together = [
-        training.start(
-            "together",
-            {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "LOCAL_WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-                "OMP_NUM_THREADS": "1",
-            },
-            precision="fp32",
-        )
-        for rank in range(2)
-    ]
-    for process in together:
+    for name, processes in (("alone", 1), ("together", 2)):
+        process = training.start(name, precision="fp32", processes=processes)
         process.join(240)
-    assert [process.exitcode for process in (alone, *together)] == [0, 0, 0]
+        assert process.exitcode == 0
+    said = training.progress("together").read_text()
+    assert said.count("epoch 2 of 2: validation") == 1, "one of the processes speaks"
     curves = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("alone", "together")]
     for one, two in zip(*curves, strict=True):
         for key in ("train_loss", "validation_loss"):

@@ -19,6 +19,7 @@ from graftline import __version__
 from graftline.errors import GraftlineError
 from graftline.orchestration import STEPS
 from graftline.orchestration.help import choices, command_help, is_several, overview, parameters, spelt, usage
+from graftline.progress import speaks
 from graftline.records import Record
 
 COMMANDS = {
@@ -118,7 +119,9 @@ def _main(words: list[str]) -> None:
         print(command_help(command, function))
         return
     arguments = parse(command, function, rest)
-    _show(function(**arguments), arguments)
+    result = function(**arguments)
+    if speaks():
+        _show(result, arguments)
 
 
 def split(words: Sequence[str]) -> tuple[str, list[str]]:

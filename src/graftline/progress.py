@@ -38,6 +38,8 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 def say(message: str) -> None:
     """Tells the user one line of what is happening, at a terminal or through the progress file."""
+    if not speaks():
+        return
     target = os.environ.get("GRAFTLINE_PROGRESS")
     if target:
         _append(Path(target), {"message": message})
@@ -45,10 +47,17 @@ def say(message: str) -> None:
         print(message, file=sys.stderr)
 
 
+def speaks() -> bool:
+    """Whether this process speaks to the user: of several that train together (torchrun) only the first does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextlib.contextmanager
 def _reporter(description: str, total: int | None) -> Iterator["_Report"]:
     target = os.environ.get("GRAFTLINE_PROGRESS")
-    if target:
+    if not speaks():
+        yield _Report()
+    elif target:
         yield _FileReport(Path(target), description, total)
     elif sys.stderr.isatty():
         with _bar() as progress:
@@ -59,7 +68,7 @@ def _reporter(description: str, total: int | None) -> Iterator["_Report"]:
 
 
 class _Report:
-    """Shows nothing: there is no terminal and nobody listens."""
+    """Shows nothing: there is no terminal and nobody listens, or another process speaks."""
 
     def __call__(self, done: int) -> None:
         """Reports that `done` items are finished."""

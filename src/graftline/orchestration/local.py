@@ -75,6 +75,7 @@ def run(
     learning_rate: float = 0.0,
     settings: str = "",
     device: str = "auto",
+    processes: int = 0,
     tracking_uri: str = "",
     image: str = "",
     seed: int = 0,
@@ -100,6 +101,7 @@ def run(
         learning_rate: Peak rate; 0 means the plan's.
         settings: Other settings than the plan's, name=value separated by commas (`graftline fine_tune --help`).
         device: cpu, cuda, mps or auto.
+        processes: How many train together on one machine; 0 means one per GPU, or one without GPUs.
         tracking_uri: MLflow server; empty means `MLFLOW_TRACKING_URI`, or a database in the workspace.
         image: Container image in which each step runs, as on a cluster; empty means this Python.
         seed: Seed of everything random.

@@ -31,6 +31,7 @@ def fine_tune(
     seed: int = 0,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    processes: int = 0,
     checkpoints: str = "",
     profile: bool = False,
 ) -> TrainedModel:
@@ -58,6 +59,8 @@ def fine_tune(
         seed: Of data order and augmentation.
         device: auto, cpu or cuda.
         precision: auto takes bf16 where the hardware computes it natively.
+        processes: How many train together on this machine, each its part of every batch; 0 means one per GPU, or one
+            without GPUs.
         checkpoints: Folder for checkpoints; empty takes checkpoints/ in the workspace, and a copy in the store when
             GRAFTLINE_STORE is set.
         profile: Print where the time of training went, beside the machine's measured matrix-multiply peak.
@@ -71,6 +74,8 @@ def fine_tune(
         FrozenMovedError: A frozen layer changed.
         SystemExit: SIGTERM came; a checkpoint is written.
     """
+    arguments = dict(locals())
+    from graftline.scaleout.hand_over import handed_over
     from graftline.storage.connect import lasting_store
     from graftline.training.checkpoints import Checkpoints
     from graftline.training.device import make_accelerator
@@ -79,6 +84,8 @@ def fine_tune(
     from graftline.transfer.start import load_champion
     from graftline.transfer.strategies import carry_out, load_transfer_data
 
+    if handed_over(f"{__name__}:fine_tune", arguments):
+        return read_record(out, TrainedModel)
     data = read_record(dataset, DataVersion)
     chosen = read_record(policy, AugmentationPolicy)
     plan = change_plan(read_plan(plans, data, chosen, rank), settings, epochs, batch_size, learning_rate)

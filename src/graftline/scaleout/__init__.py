@@ -1,0 +1,1 @@
+"""Training on more than one device: several processes of one machine, or several machines of a cluster."""
