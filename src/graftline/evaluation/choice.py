@@ -44,7 +44,7 @@ def choose_among(models: Sequence[TrainedModel], answers: Sequence[Predictions])
 
 
 def _candidate(model: TrainedModel, **measured: object) -> TrainedCandidate:
-    plan = {"backbone": model.plan.backbone, "strategy": model.plan.strategy, "champion": model.plan.champion}
+    plan = {name: getattr(model.plan, name) for name in ("name", "backbone", "strategy", "champion")}
     size = {"image_size": model.image_size, "parameters": model.parameters}
     return TrainedCandidate.model_validate({"model": model.sha256, **plan, **size, **measured})
 

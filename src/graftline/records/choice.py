@@ -16,6 +16,7 @@ class TrainedCandidate(Part):
 
     Attributes:
         model: SHA-256 of its record.
+        name: What it is, for people.
         backbone: timm name.
         strategy: How it was transferred.
         champion: SHA-256 of the record of the model whose weights it started from; empty: pretrained ones.
@@ -28,6 +29,7 @@ class TrainedCandidate(Part):
     """
 
     model: str
+    name: str
     backbone: str
     strategy: Strategy
     champion: str = ""
@@ -36,12 +38,6 @@ class TrainedCandidate(Part):
     validation_accuracy: Interval
     validation_loss: float | None = None
     difference: Interval | None = None
-
-    @property
-    def name(self) -> str:
-        """What it is, for people."""
-        how = self.strategy.replace("_", " ")
-        return f"{self.backbone}, {how}{' from the champion' if self.champion else ''}"
 
 
 class Choice(Record):

@@ -91,6 +91,14 @@ class TransferPlan(Part):
     evidence: ProbeEvidence | None = None
     reasons: list[str]
 
+    @property
+    def name(self) -> str:
+        """Backbone and way of transfer, for people; it tells the plans for one set of images apart."""
+        how = self.strategy.replace("_", " ")
+        if self.strategy == "fine_tuning" and not self.frozen_groups:
+            how = f"{how} of all layers at {self.learning_rate:g}"
+        return f"{self.backbone}, {how}{' from the champion' if self.champion else ''}"
+
 
 class TransferPlans(Record):
     """Plans ranked from best to worst.
