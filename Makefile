@@ -65,7 +65,7 @@ images: ## container images graftline:VERSION-cpu and -cuda; docs/cluster.md tel
 		--tag "graftline:$(VERSION)-$$target" .; done
 
 test-images: $(READY) ## the pipeline with each step in a container of IMAGE, held against a run without
-	@GRAFTLINE_IMAGE="$(IMAGE)" $(BIN)/pytest -rs tests/test_images.py
+	@GRAFTLINE_IMAGE="$(IMAGE)" $(BIN)/pytest -s -rs tests/test_images.py
 
 lock: $(READY) ## resolve requirements.lock again, after a change of dependencies in pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet uv

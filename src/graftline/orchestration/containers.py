@@ -19,6 +19,8 @@ from typing import Any
 
 from graftline.errors import GraftlineError
 from graftline.files import write_atomic
+from graftline.orchestration.code_version import code_version
+from graftline.storage.environment import EMBEDDED
 from graftline.workspace import cache_folder, workspace
 
 CONTAINERS = "containers.json"
@@ -32,7 +34,7 @@ _HARDENED = (
 # What the steps read of the environment, beside what a cluster's secrets hold.
 _SETTINGS = (
     *("GRAFTLINE_WORKSPACE", "GRAFTLINE_CACHE", "GRAFTLINE_WEIGHTS", "GRAFTLINE_PROGRESS", "GRAFTLINE_RUN"),
-    "GRAFTLINE_STORE_IS_EMBEDDED",
+    EMBEDDED,
 )
 
 
@@ -108,12 +110,13 @@ def containers(arguments: Mapping[str, Any]) -> Iterator[Containers | None]:
         arguments: Of the run: `image`, and paths that the containers must see.
 
     Raises:
-        GraftlineError: No engine answers, or none has the image.
+        GraftlineError: No engine answers, none has the image, or the image holds another state of the library.
     """
     if not arguments.get("image"):
         yield None
         return
     engine, identity = _find(arguments["image"])
+    _check_code(engine, identity, arguments["image"])
     before = os.umask(0o002) if os.getuid() == 0 else None
     try:
         workspace().mkdir(parents=True, exist_ok=True)
@@ -139,6 +142,25 @@ def _find(image: str) -> tuple[str, str]:
     raise GraftlineError(f"{' and '.join(answering)} has no image {image!r}: pull it, or build one with `make images`")
 
 
+def _check_code(engine: str, identity: str, image: str) -> None:
+    """Refuses an image with another library: the steps' command lines come from here, what they call from there."""
+    says = "from graftline.orchestration.code_version import code_version; print(code_version())"
+    run = _ask(engine, "run", *_HARDENED, "--network=none", "--entrypoint=python", identity, "-c", says)
+    here, there = code_version(), run.stdout.strip()
+    if run.returncode:
+        raise GraftlineError(
+            f"{image} cannot say which graftline it holds: {_reason(run.returncode, _tail(run.stderr))}"
+        )
+    if here != there:
+        raise GraftlineError(
+            f"{image} holds another graftline ({there}) than is installed here ({here}): `make images`"
+        )
+
+
+def _tail(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()][-_LAST_LINES:]
+
+
 def _ask(*command: str) -> "subprocess.CompletedProcess[str]":
     """Runs a command of an engine; one that is not installed has failed."""
     try:
@@ -150,7 +172,7 @@ def _ask(*command: str) -> "subprocess.CompletedProcess[str]":
 def _folders(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Returns what the containers see: the user's images to read, the workspace, cache and registry to write."""
     pictures = (arguments["source"], arguments.get("production", ""), os.environ.get("GRAFTLINE_WEIGHTS", ""))
-    read = [Path(path).expanduser().absolute() for path in pictures if path]
+    read = [Path(path).expanduser().absolute() for path in pictures if path and "://" not in path]
     # A manifest names files beside it.
     seen = {str(path.parent if path.is_file() else path): "ro" for path in read}
     own = (workspace(), cache_folder(), Path(arguments.get("registry") or workspace()).absolute(), _store())
