@@ -38,7 +38,7 @@ class Needs(NamedTuple):
 
 
 NEEDS = {
-    "version-data": Needs("Version the data", store=True, fresh=True),
+    "version-data": Needs("Version the data", store=True, cache=True, fresh=True),
     "augment": Needs("Choose the augmentation"),
     "select-strategy": Needs("Choose the transfer strategy", cache=True),
     "fine-tune": Needs("Fine-tune", store=True, cache=True),
@@ -46,7 +46,7 @@ NEEDS = {
     "evaluate": Needs("Evaluate on the test images", cache=True),
     "export-onnx": Needs("Export for the edge", cache=True),
     "register-model": Needs("Register the model", store=True, mlflow=True),
-    "detect-change": Needs("Look for a reason to train again", store=True, mlflow=True, fresh=True),
+    "detect-change": Needs("Look for a reason to train again", store=True, mlflow=True, cache=True, fresh=True),
     "fetch-champion": Needs("Fetch the champion's weights", store=True, mlflow=True),
 }
 _PROFILE: ContextVar[Profile | None] = ContextVar("profile", default=None)

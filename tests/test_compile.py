@@ -290,7 +290,7 @@ def test_nodes_and_cache_go_to_the_steps_that_use_them(tmp_path: Path) -> None:
         "effect": "NoSchedule",
     }
     assert {one["emptyDirMounts"][0]["sizeLimit"] for one in executors.values()} == {"8Gi"}
-    cached = {"exec-select-strategy", "exec-fine-tune", "exec-evaluate", "exec-export-onnx"}
+    cached = {"exec-version-data", "exec-select-strategy", "exec-fine-tune", "exec-evaluate", "exec-export-onnx"}
     assert {name for name, one in executors.items() if "pvcMount" in one} == cached
     (mount,) = executors["exec-evaluate"]["pvcMount"]
     assert (mount["constant"], mount["mountPath"]) == ("graftline-cache", "/graftline-cache")

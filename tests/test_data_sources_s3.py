@@ -4,7 +4,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -370,6 +370,15 @@ def test_an_unchanged_source_and_production_images_in_s3(bucket: Bucket, tmp_pat
     assert detect_change(bucket.url("images"), tmp_path / "change").added == 1
     with pytest.raises(DataError, match=r"s3://images/.*/none holds no images"):
         find_images(bucket.url("none"), 3)
+
+
+def test_a_cluster_gets_no_address_that_cannot_be_read(
+    cluster: object, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, _, err = call("submit", "s3://ID:SECRET@bucket/pets")
+    assert (code, err) == (1, "graftline: s3:// addresses must not hold credentials: give them in the environment\n")
+    code, _, err = call("submit", "s3://bucket/pets", "--pipeline", "retrain", "--production", "gs://bucket/new")
+    assert (code, err) == (1, "graftline: gs://bucket/new cannot be read: give a path, or s3://bucket/prefix\n")
 
 
 @pytest.mark.slow

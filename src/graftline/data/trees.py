@@ -59,9 +59,10 @@ def tree_of_folder(folder: Path, name: str) -> Tree:
     folders = {""}
     for parent, inner, names in os.walk(folder, followlinks=True):
         inner[:] = [each for each in inner if not _is_hidden(each)]
-        base = Path(parent).relative_to(folder)
-        folders |= {(base / each).as_posix() for each in inner}
-        files |= {(base / each).as_posix(): Path(parent, each) for each in names}
+        base = Path(parent).relative_to(folder).as_posix()
+        start = "" if base == "." else f"{base}/"
+        folders |= {f"{start}{each}" for each in inner}
+        files |= {f"{start}{each}": Path(parent, each) for each in names}
     return Tree(name, files, frozenset(folders))
 
 

@@ -22,9 +22,10 @@ from graftline.orchestration.options import picked, with_options_of
 from graftline.orchestration.retrain import retrain as retrain_locally
 from graftline.orchestration.summary import Summary
 from graftline.progress import say
+from graftline.storage.objects import is_url, split_url
 
 # Options of a local retraining, which has all those of a run, that a cluster has no use for.
-LOCAL_ONLY = ("workspace",)
+LOCAL_ONLY = ("workspace", "image")  # a cluster's image is an option of its own commands
 _FIND_AGAIN_SECONDS = (1, 2, 4, 8, 15)
 
 
@@ -223,9 +224,12 @@ def arguments_of(documents: Documents, source: str, options: Mapping[str, Any]) 
 
     Raises:
         ClusterError: The pipeline does not take one of them.
+        StoreError: The source is a URL that cannot be read.
     """
     defaults = {name: p.default for name, p in inspect.signature(retrain_locally).parameters.items()}
     given = {name: value for name, value in options.items() if value != defaults[name]}
+    for address in filter(is_url, (source, given.get("production", ""))):
+        split_url(address)
     strange = given.keys() - documents[0]["root"]["inputDefinitions"]["parameters"].keys()
     if strange:
         name = spelt(min(strange))

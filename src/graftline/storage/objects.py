@@ -64,7 +64,7 @@ def split_url(url: str) -> tuple[str, str]:
     scheme, _, rest = url.partition("://")
     bucket, _, key = rest.partition("/")
     if "@" in bucket:
-        raise StoreError(f"a {scheme}:// address must not hold credentials: give them in the environment")
+        raise StoreError(f"{scheme}:// addresses must not hold credentials: give them in the environment")
     if scheme != "s3" or not bucket:
         raise StoreError(f"{url} cannot be read: give a path, or s3://bucket/prefix")
     return bucket, key
