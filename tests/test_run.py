@@ -300,6 +300,18 @@ def test_a_second_run_takes_every_step_from_the_cache(
 
 
 @pytest.mark.slow
+def test_after_a_touch_the_same_data_version_leaves_the_later_steps_cached(
+    work: Path, solar_manifest: Path, second_run: Summary, tmp_path: Path
+) -> None:
+    copy = tmp_path / "manifest.csv"
+    copy.write_text(solar_manifest.read_text().rstrip("\n"))  # the same rows in another file
+    again = run(str(copy), workspace=str(work), name="cells", strategy="feature_extraction")
+    running = {step for step, state in states(again.folder) if state == "running"}
+    assert running == {"version_data"}
+    assert again.records == second_run.records
+
+
+@pytest.mark.slow
 def test_a_bundle_without_int8_has_none_in_the_summary(second_run: Summary) -> None:
     figures = dataclasses.replace(
         second_run, int8_agreement=None, int8_accuracy=None, int8_bytes=None, int8_ms=None

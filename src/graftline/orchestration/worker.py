@@ -22,6 +22,7 @@ from pathlib import Path
 from graftline.files import write_atomic
 from graftline.orchestration.board import line_name
 from graftline.orchestration.containers import Containers, saved
+from graftline.orchestration.local_cache import know_inputs_by_content
 from graftline.workspace import workspace
 
 ARGUMENTS, OUTPUTS = "arguments.json", "outputs.json"
@@ -96,6 +97,7 @@ def main(name: str, folder: Path) -> None:
     pipeline = getattr(import_module(f"graftline.pipelines.{name}"), name)
     if boxes:
         boxes.take_over()
+    know_inputs_by_content()
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=str(workspace() / "pipeline"), enable_caching=True)
     outputs = pipeline(**json.loads((folder / ARGUMENTS).read_text())).outputs

@@ -124,6 +124,8 @@ class Objects:
         at = file.seek(0, os.SEEK_END)
         if at == item.size:
             return True
+        if at > item.size:
+            at = file.truncate(0)
         with clear_errors(item.url, "source"):
             try:
                 answer = self._client.get_object(Bucket=item.bucket, Key=item.key, IfMatch=item.etag, **_from(at))
