@@ -82,6 +82,12 @@ def test_equally_large_candidates_are_told_apart_by_image_size_then_log_loss(mak
     assert by_loss.reason.endswith(f"the lowest log loss of these: {losses[1]:.4f}, then {losses[0]:.4f}")
 
 
+def test_among_equals_the_first_is_chosen(make: Make, tmp_path: Path) -> None:
+    choice = choose_model([make("one", 5), make("two more", 5, 0.9 + 1e-6)], tmp_path / "out")
+    assert chosen(choice) == 0
+    assert choice.reason.endswith("it has as few parameters and as low a log loss as any (0.2152), and comes first")
+
+
 def test_a_candidate_that_is_worse_beyond_chance_is_out_however_small(make: Make, tmp_path: Path) -> None:
     candidates = [make("a", 4, parameters=30), make("bb", 5, parameters=20), make("ccc", 40, parameters=1)]
     choice = choose_model(candidates, tmp_path / "out")

@@ -206,6 +206,18 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
+def hear_ctrl_c() -> None:
+    """Lets a run be as at a terminal: a shell starts background jobs, which tests may be, with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def wait_for_the_end(folder: Path) -> None:
+    """Waits, half a minute at most, until no living process mentions a folder."""
+    until = time.monotonic() + 30
+    while processes_of(folder) and time.monotonic() < until:
+        time.sleep(0.2)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize(
@@ -213,9 +225,7 @@ def processes_of(folder: Path) -> list[str]:
 )
 def test_a_stopped_run_leaves_no_process(number: signal.Signals, code: int, tmp_path: Path) -> None:
     command = [PROGRAM, "run", pictures(tmp_path / "images", "a", "bb"), "--workspace", tmp_path / "work"]
-    # A shell starts background jobs with Ctrl-C ignored, and the tests may be one: the run is as at a terminal.
-    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, **listening) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=hear_ctrl_c) as process:
         assert process.stderr
         for line in process.stderr:
             if line == "version_data: running\n":
@@ -227,13 +237,13 @@ def test_a_stopped_run_leaves_no_process(number: signal.Signals, code: int, tmp_
     if number == signal.SIGINT:
         assert rest.startswith("\nstopped\n")
         assert "same command again" in rest
-    until = time.monotonic() + 30
-    while processes_of(tmp_path) and time.monotonic() < until:
-        time.sleep(0.2)
+    wait_for_the_end(tmp_path)
     assert processes_of(tmp_path) == []
 
 
-# The whole run, on real images
+# The whole run, on real images: stopped in the first of two candidates, killed in the second, and run again
+
+SETTINGS: dict[str, Any] = {"candidates": 2, "epochs": 1, "image_size": 96}
 
 
 @pytest.fixture(scope="module")
@@ -242,27 +252,96 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first_run(work: Path, solar_manifest: Path) -> "subprocess.CompletedProcess[str]":
-    command = [PROGRAM, "run", solar_manifest, "--workspace", work, "--name", "cells"]
-    command += ["--strategy", "feature_extraction"]
-    environment = {key: value for key, value in os.environ.items() if key != "GRAFTLINE_STORE"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def command(work: Path, solar_manifest: Path) -> dict[str, Any]:
+    """How the run is started, for subprocess."""
+    options = [f"--{name}={value}" for name, value in SETTINGS.items()]
+    words = [PROGRAM, "run", solar_manifest, "--workspace", work, "--name", "cells", *options]
+    return {"args": words, "env": {key: value for key, value in os.environ.items() if key != "GRAFTLINE_STORE"}}
+
+
+def run_until(command: dict[str, Any], last: str, number: signal.Signals) -> str:
+    """Starts a run, sends it a signal when it says that a step is running, and returns all that it has said."""
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "preexec_fn": hear_ctrl_c}
+    with subprocess.Popen(**command, **streams, text=True) as process:
+        assert process.stderr
+        said = ""
+        for line in process.stderr:
+            said += line
+            if line == f"{last}: running\n":
+                process.send_signal(number)
+    return said
+
+
+@pytest.fixture(scope="module")
+def stopped_run(command: dict[str, Any]) -> str:
+    """What a run has said that was stopped by Ctrl-C in the first candidate."""
+    return run_until(command, "fine_tune", signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def killed_run(command: dict[str, Any], work: Path, stopped_run: str) -> str:
+    """What a run has said until it was killed in the second candidate."""
+    said = run_until(command, "fine_tune 2", signal.SIGKILL)
+    wait_for_the_end(work)
+    return said
+
+
+@pytest.fixture(scope="module")
+def first_run(command: dict[str, Any], killed_run: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(**command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def second_run(work: Path, solar_manifest: Path, first_run: object) -> Summary:
     published = (("VGG-19", 0.8842),)
-    return run(
-        str(solar_manifest), workspace=str(work), name="cells", strategy="feature_extraction", published=published
-    )
+    return run(str(solar_manifest), workspace=str(work), name="cells", published=published, **SETTINGS)
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_candidate_does_not_begin_the_next(stopped_run: str, work: Path) -> None:
+    assert "\nstopped\n" in stopped_run
+    assert "fine_tune 2" not in stopped_run
+    (folder,) = (Path(line.split()[1]) for line in stopped_run.splitlines() if line.startswith("run "))
+    assert "fine_tune 2" not in (folder / "progress.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_the_second_candidate_goes_on_there(
+    killed_run: str, first_run: "subprocess.CompletedProcess[str]"
+) -> None:
+    assert first_run.returncode == 0, first_run.stderr
+    before = STEPS.index("fine_tune") + 1
+    assert "fine_tune: done in " in killed_run
+    assert "fine_tune 2: done in " not in killed_run
+    for step in STEPS[:before]:
+        assert f"{step}: cached\n" in first_run.stderr
+    for line in ("fine_tune 2", *STEPS[before:]):
+        assert f"{line}: running\n" in first_run.stderr
+        assert f"{line}: done in " in first_run.stderr
+    assert killed_run.index("fine_tune: done in ") < killed_run.index("fine_tune 2: running\n"), "one after another"
+
+
+@pytest.mark.slow
+def test_the_run_says_which_candidate_was_chosen_and_why(
+    first_run: "subprocess.CompletedProcess[str]", second_run: Summary
+) -> None:
+    choice = second_run.records.choice
+    assert choice
+    assert [one.strategy for one in choice.candidates] == ["feature_extraction", "fine_tuning"]
+    assert choice.chosen == second_run.records.model.sha256 == second_run.records.evaluation.model
+    assert choice.reason in " ".join(first_run.stdout.split())
+    assert "of 2 candidates" in first_run.stdout
+    report = Path(second_run.report).read_text()
+    assert "Chosen of 2 candidates" in report
+    assert all(one.name in report for one in choice.candidates)
+    lineage = json.loads((Path(second_run.bundle) / "lineage.json").read_text())
+    assert lineage["choice"]["sha256"] == choice.sha256
+    assert lineage["choice"]["record"]["chosen"] == lineage["model"]["sha256"]
 
 
 @pytest.mark.slow
 def test_a_run_ends_with_its_table_and_the_path_of_its_summary(first_run: "subprocess.CompletedProcess[str]") -> None:
     assert first_run.returncode == 0, first_run.stderr
-    for step in STEPS:
-        assert f"{step}: running\n" in first_run.stderr
-        assert f"{step}: done in " in first_run.stderr
     path = Path(first_run.stdout.splitlines()[-1])
     summary = json.loads(path.read_text())
     assert list(summary) == KEYS
@@ -270,7 +349,7 @@ def test_a_run_ends_with_its_table_and_the_path_of_its_summary(first_run: "subpr
     assert f"{summary['test_accuracy']:.2%}" in first_run.stdout
     low, high = summary["test_accuracy_interval"]
     assert 0 < low <= summary["test_accuracy"] <= high <= 1
-    assert summary["strategy"] == "feature_extraction"
+    assert summary["strategy"] in ("feature_extraction", "fine_tuning")
     assert (summary["registry_version"], summary["alias"]) == ("1", "champion")
     assert summary["seconds"] > 0
     assert summary["peak_memory_bytes"] > 100_000_000
@@ -288,7 +367,7 @@ def test_a_second_run_takes_every_step_from_the_cache(
     first_run: "subprocess.CompletedProcess[str]", second_run: Summary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert {state for _, state in states(second_run.folder)} == {"cached"}
-    assert {step for step, _ in states(second_run.folder)} == set(STEPS)
+    assert {step for step, _ in states(second_run.folder)} == {*STEPS, "fine_tune 2"}
     before = json.loads(Path(first_run.stdout.splitlines()[-1]).read_text())
     own = {"seconds", "peak_memory_bytes", "report", "bundle"}
     again = json.loads(second_run.path.read_text())

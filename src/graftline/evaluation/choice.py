@@ -2,7 +2,7 @@
 
 The candidate that is right most often is the best; every other one is compared with it on the same images, by the
 paired interval. Those that are not worse beyond chance count as equally good, and the smallest of them is chosen: fewer
-parameters, then smaller images, then a lower log loss.
+parameters, then smaller images, then a lower log loss, then the one that was ranked first.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from graftline.evaluation.outputs import Predictions
 from graftline.intervals import paired_difference, points, wilson
 from graftline.records import Choice, TrainedCandidate, TrainedModel
+
+_DIGITS = 4  # of log losses: what differs less is the same
 
 
 def choose_only(model: TrainedModel) -> Choice:
@@ -51,7 +53,7 @@ def _candidate(model: TrainedModel, **measured: object) -> TrainedCandidate:
 
 def _size(candidate: TrainedCandidate) -> tuple[int, int, float]:
     assert candidate.validation_loss is not None, "candidates that are compared have been measured"
-    return candidate.parameters, candidate.image_size, candidate.validation_loss
+    return candidate.parameters, candidate.image_size, round(candidate.validation_loss, _DIGITS)
 
 
 def _reason(chosen: TrainedCandidate, best: TrainedCandidate, others: Sequence[TrainedCandidate]) -> str:
@@ -74,8 +76,10 @@ def _preference(chosen: TrainedCandidate, next_best: TrainedCandidate) -> str:
     if chosen.image_size < next_best.image_size:
         images = f"{chosen.image_size} px against {next_best.image_size}"
         return f"it has as few parameters as any and takes the smallest images of these: {images}"
-    losses = f"{chosen.validation_loss:.4f}, then {next_best.validation_loss:.4f}"
-    return f"it has as few parameters as any and the lowest log loss of these: {losses}"
+    loss, next_loss = (f"{one.validation_loss:.{_DIGITS}f}" for one in (chosen, next_best))
+    if loss == next_loss:
+        return f"it has as few parameters and as low a log loss as any ({loss}), and comes first"
+    return f"it has as few parameters as any and the lowest log loss of these: {loss}, then {next_loss}"
 
 
 def _right(candidate: TrainedCandidate) -> int:

@@ -12,13 +12,14 @@ from graftline.orchestration.local import execute, in_workspace, run
 from graftline.orchestration.options import with_options_of
 from graftline.orchestration.summary import Summary, summarise
 from graftline.records import (
+    CHOICE_FILE,
     RECORD_FILE,
     Change,
+    Choice,
     DataVersion,
     EdgeBundle,
     Evaluation,
     Registration,
-    TrainedModel,
     read_record,
 )
 from graftline.records.base import R
@@ -115,18 +116,18 @@ def _trained(change: Path) -> dict[str, Path] | None:
     made_from = read_record(shipped, EdgeBundle)
     return {
         "dataset": _made(root, "dataset", DataVersion, lambda record: record.version == made_from.data_version),
-        "model": _made(root, "model", TrainedModel, lambda record: record.sha256 == made_from.model),
+        "model": _made(root, "model", Choice, lambda record: record.chosen == made_from.model, CHOICE_FILE),
         "evaluation": _made(root, "evaluation", Evaluation, lambda record: record.model == made_from.model),
         "bundle": shipped,
         "registration": registration,
     }
 
 
-def _made(root: Path, artifact: str, kind: type[R], fits: Callable[[R], bool]) -> Path:
-    """Returns the newest folder PIPELINE_ROOT/RUN/STEP/ARTIFACT whose record fits."""
-    paths = sorted(root.glob(f"*/*/{artifact}/{RECORD_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
+def _made(root: Path, artifact: str, kind: type[R], fits: Callable[[R], bool], file: str = RECORD_FILE) -> Path:
+    """Returns the newest folder PIPELINE_ROOT/RUN/STEP/ARTIFACT whose record, in that file, fits."""
+    paths = sorted(root.glob(f"*/*/{artifact}/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in paths:
         with contextlib.suppress(GraftlineError):  # a record of another version of graftline
-            if fits(read_record(path.parent, kind)):
+            if fits(read_record(path.parent, kind, file)):
                 return path.parent
     raise GraftlineError(f"the {artifact} of this run is not below {root} any more: run the same command again")

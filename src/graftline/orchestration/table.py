@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from graftline.intervals import points
 from graftline.orchestration.board import clock
 from graftline.orchestration.summary import Summary
 from graftline.records import Choice, EdgeBundle, FileEntry, Interval, Record
@@ -132,34 +131,39 @@ def _on(interval: Interval) -> str:
     return f"{interval.low:.2%} to {interval.high:.2%} with 95 % confidence, on {interval.n:,} test images"
 
 
-def _candidates_table(choice: Choice) -> "Table":
+def _columns(first: str, *numbers: str) -> "Table":
+    """Returns a table without rows: a column of names and columns of numbers."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD)
-    table.add_column("candidate")
-    for name in ("parameters", "on validation", "difference to the best", "log loss"):
+    table.add_column(first)
+    for name in numbers:
         table.add_column(name, justify="right")
+    return table
+
+
+def _candidates_table(choice: Choice) -> "Table":
+    table = _columns("candidate", "parameters", "on validation", "points from the best", "log loss")
     for one in choice.candidates:
         table.add_row(
             one.name,
             f"{one.parameters:,}",
             f"{one.validation_accuracy.value:.2%}",
-            points(one.difference) if one.difference else "",
+            _points(one.difference) if one.difference else "",
             f"{one.validation_loss:.4f}",
             style="bold" if one.model == choice.chosen else "",
         )
     return table
 
 
-def _variants_table(bundle: EdgeBundle) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+def _points(difference: Interval) -> str:
+    value, low, high = (f"{100 * share:+.1f}" for share in (difference.value, difference.low, difference.high))
+    return f"{value} ({low} to {high})"
 
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("form")
-    for name in ("size", "one image, one thread", "accuracy", "same answer as torch"):
-        table.add_column(name, justify="right")
+
+def _variants_table(bundle: EdgeBundle) -> "Table":
+    table = _columns("form", "size", "one image, one thread", "accuracy", "same answer as torch")
     for variant in bundle.variants:
         table.add_row(
             variant.name,

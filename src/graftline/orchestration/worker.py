@@ -88,6 +88,7 @@ def main(name: str, folder: Path) -> None:
         RuntimeError: A step failed; the log says why.
     """
     boxes = saved(folder)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once: kfp would begin the next candidate before it ends
     threading.Thread(target=_end_with_parent, args=(boxes,), daemon=True).start()
     sys.stdout = Log(Path(os.environ["GRAFTLINE_PROGRESS"]))
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s - %(levelname)s - %(message)s")

@@ -91,7 +91,7 @@ def fine_tune(
     plan = change_plan(read_plan(plans, data, chosen, rank), settings, epochs, batch_size, learning_rate)
     several = len(read_record(plans, TransferPlans).candidates) > 1
     if several:
-        say(f"rank {rank}: {plan.backbone}, {plan.strategy.replace('_', ' ')}")
+        say(f"rank {rank}: {plan.name}")
     start = load_champion(champion, data.classes) if champion and plan.champion else None
     accelerator = make_accelerator(device, precision)
     parts = [data.version, chosen.sha256, plan.model_dump_json(), str(seed), accelerator.mixed_precision]
@@ -106,6 +106,7 @@ def fine_tune(
     if accelerator.is_main_process:
         with output_folder(out) as folder:
             if several:
+                result.model.to(accelerator.device)
                 _write_answers(folder, dataset, result, images.validation.pixels)
             _write(folder, result, data, chosen, plan, seed, start)
         saved.clear()
