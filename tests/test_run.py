@@ -384,7 +384,7 @@ def test_after_a_touch_the_same_data_version_leaves_the_later_steps_cached(
 ) -> None:
     copy = tmp_path / "manifest.csv"
     copy.write_text(solar_manifest.read_text().rstrip("\n"))  # the same rows in another file
-    again = run(str(copy), workspace=str(work), name="cells", strategy="feature_extraction")
+    again = run(str(copy), workspace=str(work), name="cells", **SETTINGS)
     running = {step for step, state in states(again.folder) if state == "running"}
     assert running == {"version_data"}
     assert again.records == second_run.records
