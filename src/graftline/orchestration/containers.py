@@ -31,11 +31,8 @@ _HARDENED = (
     "--security-opt=label=disable",  # SELinux would want the user's own folders to be labelled anew
     "--shm-size=1g",
 )
-# What the steps read of the environment, beside what a cluster's secrets hold.
-_SETTINGS = (
-    *("GRAFTLINE_WORKSPACE", "GRAFTLINE_CACHE", "GRAFTLINE_WEIGHTS", "GRAFTLINE_PROGRESS", "GRAFTLINE_RUN"),
-    EMBEDDED,
-)
+# What every step reads of the environment; store and MLflow are told to those that a cluster tells them.
+_SETTINGS = ("GRAFTLINE_WORKSPACE", "GRAFTLINE_CACHE", "GRAFTLINE_WEIGHTS", "GRAFTLINE_PROGRESS", "GRAFTLINE_RUN")
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,8 @@ class Containers:
         needs = NEEDS[step.replace("_", "-")]
         # The store is on this machine's loopback, which only the host's own network reaches.
         network = "host" if needs.store or needs.mlflow else "none"
-        names = [name for name in (*_SETTINGS, *STORE_KEYS, *ACCESS_KEYS, *MLFLOW_KEYS) if name in os.environ]
+        keys = [*(STORE_KEYS + ACCESS_KEYS + (EMBEDDED,)) * needs.store, *MLFLOW_KEYS * needs.mlflow]
+        names = [name for name in (*_SETTINGS, *keys) if name in os.environ]
         return [
             *(self.engine, "run", *_HARDENED, *_particular(self.engine)),
             *(f"--label={self.label}", f"--network={network}"),
