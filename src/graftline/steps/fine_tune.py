@@ -75,8 +75,10 @@ def fine_tune(
         SystemExit: SIGTERM came; a checkpoint is written.
     """
     arguments = dict(locals())
+    from graftline.models.trained import read_trained
     from graftline.scaleout.hand_over import handed_over
     from graftline.storage.connect import lasting_store
+    from graftline.training.agreement import from_main
     from graftline.training.checkpoints import Checkpoints
     from graftline.training.device import make_accelerator
     from graftline.training.profile import StepTimer
@@ -85,7 +87,7 @@ def fine_tune(
     from graftline.transfer.strategies import carry_out, load_transfer_data
 
     if handed_over(f"{__name__}:fine_tune", arguments):
-        return read_record(out, TrainedModel)
+        return read_trained(out)[0]
     data = read_record(dataset, DataVersion)
     chosen = read_record(policy, AugmentationPolicy)
     plan = change_plan(read_plan(plans, data, chosen, rank), settings, epochs, batch_size, learning_rate)
@@ -98,7 +100,7 @@ def fine_tune(
     run = Path(checkpoints or workspace() / "checkpoints") / sha256_bytes("\n".join(parts).encode())[:16]
     saved = Checkpoints(run, None if checkpoints else lasting_store(), accelerator.is_main_process)
     timer = StepTimer(profile, accelerator.device)
-    with timer.whole(), timer.section("decode"):
+    with timer.whole(), timer.section("decode"), accelerator.local_main_process_first():  # it fills the cache
         images = load_transfer_data(dataset, plan)
     result = carry_out(plan, chosen, images, accelerator, saved, seed, timer, start)
     for line in timer.report(accelerator.mixed_precision) if profile else []:
@@ -110,8 +112,7 @@ def fine_tune(
                 _write_answers(folder, dataset, result, images.validation.pixels)
             _write(folder, result, data, chosen, plan, seed, start)
         saved.clear()
-    accelerator.wait_for_everyone()
-    return read_record(out, TrainedModel)
+    return from_main(accelerator, lambda: read_record(out, TrainedModel))
 
 
 def _write_answers(folder: Path, dataset: Path, result: "TransferResult", pixels: "np.ndarray") -> None:

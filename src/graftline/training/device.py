@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import sys
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -15,6 +16,7 @@ from graftline.errors import GraftlineError, check_choice
 from graftline.training.speed import LAYOUTS, choose_fastest
 
 _CHOICES = ("auto", "cpu", "cuda")
+_WAIT = timedelta(hours=12)  # the others wait while the main process decodes images or computes features
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # from malloc.h of the GNU C library
 
@@ -75,7 +77,7 @@ def _start(on_cpu: bool, precision: str, memory_format: str, torch_compile: bool
     """Makes the accelerator; the main process measures for all, so that all do alike."""
     if AcceleratorState._shared_state and AcceleratorState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)  # an earlier step of this process chose otherwise
-    state = PartialState(cpu=on_cpu)
+    state = PartialState(cpu=on_cpu, timeout=_WAIT)
     chosen = [choose_fastest(state.device, precision, memory_format) if state.is_main_process else None]
     fastest = broadcast_object_list(chosen)[0]
     assert fastest is not None, "the main process has measured"

@@ -16,6 +16,7 @@ from graftline.models.freezing import Freezer
 from graftline.models.groups import layer_groups
 from graftline.progress import say, track
 from graftline.records import TrainingEvent, TransferPlan
+from graftline.training.agreement import from_main
 from graftline.training.checkpoints import Checkpoints
 from graftline.training.guards import (
     LossWatch,
@@ -128,7 +129,7 @@ class Trainer:
             FrozenMovedError: Something frozen changed.
             SystemExit: The process was asked to end (SIGTERM); a checkpoint is written.
         """
-        state = self._checkpoints.latest()
+        state = from_main(self._accelerator, self._checkpoints.latest)
         if state is not None:
             self._restore(state)
             say(f"resuming after epoch {self._progress.epoch}, step {self._progress.step}")
@@ -220,7 +221,7 @@ class Trainer:
         factor = self._progress.rate_factor / 2
         if factor < _LOWEST_FACTOR:
             raise GraftlineError(f"{reason}, even at {2 * factor:g} of the learning rate: give a lower --learning_rate")
-        state = self._checkpoints.latest()
+        state = from_main(self._accelerator, self._checkpoints.latest)
         assert state is not None, "a run starts with a checkpoint"
         epoch = self._progress.epoch + 1
         self._restore(state)

@@ -124,7 +124,9 @@ class Stepper:
 
     @torch.inference_mode()
     def logits(self, images: np.ndarray) -> Tensor:
-        """Returns what the averaged weights answer, in the precision of training.
+        """Returns what the averaged weights answer, in the precision of training; each process computes its part.
+
+        All get the same bits, as what they decide by it must be the same.
 
         Args:
             images: uint8 [n, size, size, 3].
@@ -132,14 +134,18 @@ class Stepper:
         Returns:
             float32 [n, classes] on the CPU.
         """
-        model = self.average.module.eval()
-        answers = []
-        for start in range(0, len(images), _EVALUATION_BATCH):
+        model, device = self.average.module.eval(), self._accelerator.device
+        starts = range(0, len(images), _EVALUATION_BATCH)
+        answers = {}
+        for start in starts[self._accelerator.process_index :: self._accelerator.num_processes]:
             batch = torch.from_numpy(np.array(images[start : start + _EVALUATION_BATCH]))
             with self._accelerator.autocast():
-                inputs = normalise(batch.to(self._accelerator.device), self._spec.mean, self._spec.std)
-                answers.append(model(inputs).float().cpu())
-        return torch.cat(answers)
+                answers[start] = model(normalise(batch.to(device), self._spec.mean, self._spec.std)).float()
+        classes = self.model.get_classifier().out_features  # type: ignore[operator]
+        every = torch.zeros(len(images), classes, device=device)
+        for start, part in answers.items():
+            every[start : start + len(part)] = part
+        return self._accelerator.reduce(every, reduction="sum").cpu()
 
     def _my_parts(self, images: int) -> list[np.ndarray]:
         """Returns the places in the batch that this process computes, cut into its passes."""

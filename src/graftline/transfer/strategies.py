@@ -21,6 +21,7 @@ from graftline.models.groups import layer_groups
 from graftline.models.weights import head_name
 from graftline.progress import say
 from graftline.records import AugmentationPolicy, DataVersion, Interval, TrainingEvent, TransferPlan, read_record
+from graftline.training.agreement import share_weights
 from graftline.training.checkpoints import Checkpoints
 from graftline.training.depthwise import speed_up_depthwise
 from graftline.training.device import Machine, is_fast_bfloat16_cpu
@@ -216,9 +217,8 @@ def _made_ready(job: _Job) -> Iterator[_Ready]:
     spec, groups = input_spec(plan.backbone), layer_groups(model)
     if plan.group_rates and len(plan.group_rates) != len(groups):
         raise GraftlineError(f"group_rates has {len(plan.group_rates)} rates, {plan.backbone} has {len(groups)} groups")
-    if not plan.from_scratch:
-        with accelerator.main_process_first():  # the others read its cached features
-            _set_head(job, start)
+    if not plan.from_scratch and accelerator.is_main_process:
+        _set_head(job, start)
     stages = make_stages(plan, len(groups))
     frozen = min((stage.frozen_groups for stage in stages), default=len(groups) - 1)
     never_trained = Freezer(model, groups, frozen, norm_statistics_frozen=not plan.from_scratch)
@@ -226,6 +226,7 @@ def _made_ready(job: _Job) -> Iterator[_Ready]:
         if is_fast_bfloat16_cpu(accelerator):
             speed_up_depthwise(model)
         accelerator.place(model)
+        share_weights(accelerator, model)
         train = Images(job.data.large, job.data.train.labels)
         stepper = Stepper(model, plan, job.policy, spec, train, accelerator, job.seed, job.timer)
         yield _Ready(model, start.weights, stages, stepper)
