@@ -24,7 +24,7 @@ def make_dataset(folder: Path, per_stratum: int = 0) -> Path:
     """
     manifest = demo_data(folder / "demo-data")
     if per_stratum:
-        manifest = _shorten(manifest, per_stratum)
+        manifest = shorten(manifest, per_stratum)
     with _environment(GRAFTLINE_WORKSPACE=folder / "data-work", GRAFTLINE_STORE=folder / "store"):
         version_data(str(manifest), folder / "dataset")
     return folder / "dataset"
@@ -75,14 +75,14 @@ def _rows(dataset: Path) -> Iterator[dict[str, Any]]:
         yield from pq.read_table(path).to_pylist()
 
 
-def _shorten(manifest: Path, per_stratum: int) -> Path:
+def shorten(manifest: Path, per_stratum: int) -> Path:
     """Writes a manifest with the first rows of each label, split and domain."""
     with manifest.open(newline="") as file:
         rows = list(csv.DictReader(file))
     strata: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     for row in rows:
         strata.setdefault((row["label"], row["split"], row["domain"]), []).append(row)
-    short = manifest.with_name("short.csv")
+    short = manifest.with_name(f"short-{per_stratum}.csv")
     with short.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

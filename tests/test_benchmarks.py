@@ -70,3 +70,45 @@ def test_folding_benchmark_compares_both_and_shows_the_amplification() -> None:
     amplified, folded, apart, ratio = shown.splitlines()
     assert float(amplified.split("at most ")[1].split(",")[0]) > 10
     assert "images/s" in folded and "images/s" in apart and ratio.startswith("ratio, median of 1 rounds")
+
+
+def test_orchestration_benchmark_reads_runs_and_counts_what_they_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import orchestration as benchmark
+
+    events = [("augment", "running", 10.0), ("augment", "done", 12.5), ("evaluate", "running", 13.0)]
+    lines = [json.dumps({"step": step, "state": state, "time": time}) for step, state, time in events]
+    lines += [json.dumps({"message": "hello"}), json.dumps({"step": "evaluate", "state": "done", "time": 17.0})]
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    (folder / "progress.jsonl").write_text("\n".join(lines))
+    assert benchmark._tasks(tmp_path) == {"augment": 2.5, "evaluate": 4.0}
+    log = [
+        "import time:      1000 |       9999 | kfp",
+        "12:00 - INFO - Executing task 'fine-tune'",
+        "    import time:   2000000 |    2000000 |   torch",
+        "    import time: self [us] | cumulative | imported package",
+        "12:00 - INFO - Task 'fine-tune' finished with status SUCCESS",
+        "import time:      1000 |       9999 | json",
+    ]
+    assert benchmark.import_seconds(log) == {"outside the steps": 0.002, "fine_tune": 2.0}
+    pipeline = [benchmark.Measured(whole, {"augment": 3.0, "evaluate": 4.0}) for whole in (11.0, 12.0, 10.0)]
+    alone = [benchmark.Measured(10.0, {"augment": 2.0, "evaluate": 4.0})] * 3
+    *table, last = benchmark._table(pipeline, alone, {"pipeline": {"augment": 1.5}, "alone": {"augment": 0.5}})
+    assert last.startswith("overhead: 10.00 (0.00 to 20.00) %, 1.00 (0.00 to 2.00) seconds; median of 3 rounds")
+    assert table[1].split() == [
+        "augment",
+        "3.00",
+        "(3.00",
+        "to",
+        "3.00)",
+        "2.00",
+        "(2.00",
+        "to",
+        "2.00)",
+        "1.00",
+        "1.5",
+    ]
+    assert table[3].split()[:6] == ["outside", "the", "steps", "4.00", "(3.00", "to"]
