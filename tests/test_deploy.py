@@ -1,7 +1,7 @@
 """The deploy folder, held against the schemas of Kubernetes.
 
 Objects of KServe and Kubeflow have no schema in kubernetes-validate: the fields that their custom resource definitions
-require are checked here by hand.
+require are checked here by hand, and Kubeflow Trainer's runtime against the models of its SDK.
 """
 
 import re
@@ -21,7 +21,8 @@ from graftline.pipelines.resources import ACCESS_KEYS, MLFLOW_KEYS, STORE_KEYS
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 VERSION = "1.33"
-FOLDERS = ("base", "mlflow", "kserve", "gitops")
+FOLDERS = ("base", "mlflow", "trainer", "kserve", "gitops")
+CUSTOM = ("InferenceService", "TrainingRuntime")
 RENDERED = DEPLOY / "gitops" / "pipeline.yaml"  # made by `graftline compile`, not kept in Git
 
 
@@ -37,7 +38,7 @@ def named(kind: str, name: str) -> dict[str, Any]:
 
 
 def kubernetes_objects() -> list[Any]:
-    every = [(path, one) for path, one in objects() if one["kind"] != "InferenceService"]
+    every = [(path, one) for path, one in objects() if one["kind"] not in CUSTOM]
     return [pytest.param(one, id=f"{path.parent.name}-{one['kind']}-{one['metadata']['name']}") for path, one in every]
 
 
@@ -88,10 +89,11 @@ def test_the_launcher_reads_credentials_that_are_there() -> None:
 
 
 def test_rights_are_few_and_bound_to_their_accounts() -> None:
-    for name in ("graftline-submitter", "graftline-runner"):
+    accounts = {"graftline-submitter": "graftline-submitter", "graftline-runner": "graftline-runner"}
+    for name, account in {**accounts, "graftline-trainer": "graftline-runner"}.items():
         role, binding = named("Role", name), named("RoleBinding", name)
-        assert named("ServiceAccount", name)
-        assert binding["roleRef"]["name"] == binding["subjects"][0]["name"] == name
+        assert named("ServiceAccount", account)
+        assert (binding["roleRef"]["name"], binding["subjects"][0]["name"]) == (name, account)
         for rule in role["rules"]:
             assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
             if "secrets" in rule["resources"]:
@@ -104,7 +106,7 @@ def pod_templates() -> list[Any]:
     return [
         pytest.param(one["spec"]["template"]["spec"], id=one["metadata"]["name"])
         for _, one in objects()
-        if "template" in one.get("spec", {})
+        if "template" in one.get("spec", {}) and one["kind"] not in CUSTOM
     ]
 
 
@@ -122,9 +124,26 @@ def test_pods_keep_to_the_restricted_standard(pod: dict[str, Any]) -> None:
         assert re.search(r":[\d.]+", container["image"]), "a version, not `latest`"
 
 
+def test_the_training_runtime_is_what_kubeflow_trainer_takes() -> None:
+    from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime
+
+    runtime = named("TrainingRuntime", "graftline")
+    read = TrainerV1alpha1TrainingRuntime.from_dict(runtime)
+    assert read and read.to_dict() == runtime, "a field that runtimes have not"
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    pod = job["template"]["spec"]["template"]["spec"]
+    assert named("ServiceAccount", pod["serviceAccountName"])
+    assert pod["securityContext"]["runAsNonRoot"]
+    (container,) = pod["containers"]
+    assert (job["name"], container["name"]) == ("node", "node"), "the names that Kubeflow Trainer looks for"
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
 def test_services_find_their_pods() -> None:
     labels = [
-        one["spec"]["template"]["metadata"]["labels"] for _, one in objects() if "template" in one.get("spec", {})
+        one["spec"]["template"]["metadata"]["labels"]
+        for _, one in objects()
+        if "template" in one.get("spec", {}) and one["kind"] not in CUSTOM
     ]
     selectors = [one["spec"]["selector"] for _, one in objects() if one["kind"] == "Service"]
     selectors += [one["spec"]["podSelector"]["matchLabels"] for _, one in objects() if one["kind"] == "NetworkPolicy"]

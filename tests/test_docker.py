@@ -117,6 +117,7 @@ def test_dependencies_are_the_locks_but_for_torch_versions_that_are_given(tmp_pa
         assert len(lock) - len((folder / "constraints.txt").read_text().splitlines()) == missing
         wanted = (folder / "dependencies.txt").read_text().splitlines()
         assert "timm==1.0.31" in wanted
+        assert [line for line in wanted if line.startswith("kubeflow")], "for training on several nodes"
         assert not [line for line in wanted if line.startswith("torch")]
 
 

@@ -38,6 +38,7 @@ def submit(
     profile: str = "",
     image: str = "",
     gpus: int = -1,
+    nodes: int = 0,
     experiment: str = "graftline",
     pipeline_root: str = "",
     service_account: str = "",
@@ -52,6 +53,7 @@ def submit(
         profile: YAML file with what the steps get on the cluster; empty means the defaults.
         image: Container image of every step; empty means the profile's.
         gpus: Accelerators of the steps that use them, 0 to train on processors; -1 means the profile's.
+        nodes: Machines that fine_tune trains on together, through Kubeflow Trainer; 0 means the profile's.
         experiment: The experiment that the run belongs to, created if missing.
         pipeline_root: Where the run's artifacts go, like s3://bucket/prefix; empty means the cluster's own place.
         service_account: Kubernetes service account of the run's pods; empty means the cluster's default.
@@ -62,7 +64,7 @@ def submit(
     Raises:
         GraftlineError: The profile is wrong, the cluster refuses or does not answer, or the run failed.
     """
-    _, documents = compiled(settings_of(profile, image, gpus), pipeline)
+    _, documents = compiled(settings_of(profile, image, gpus, nodes), pipeline)
     arguments = arguments_of(documents, source, picked(retrain_locally, options))
     cluster = connect(**picked(connect, options))
     place = {"pipeline_root": pipeline_root or None, "service_account": service_account or None}

@@ -26,6 +26,7 @@ def compile_pipeline(
     profile: str = "",
     image: str = "",
     gpus: int = -1,
+    nodes: int = 0,
     format: Literal["pipeline", "manifest"] = "pipeline",
     namespace: str = "",
 ) -> Path:
@@ -39,6 +40,8 @@ def compile_pipeline(
         image: Container image of every step, best with its digest (`registry/graftline@sha256:...`); empty means the
             profile's.
         gpus: Accelerators of the steps that use them, 0 to train on processors; -1 means the profile's.
+        nodes: Machines that fine_tune trains on together, each with so many accelerators, through Kubeflow Trainer; 0
+            means the profile's.
         format: pipeline for the UI and the API; manifest for GitOps, as objects Pipeline and PipelineVersion that
             `kubectl apply` takes where Kubeflow Pipelines keeps its pipelines in Kubernetes.
         namespace: Namespace of these objects; empty leaves it to whoever applies them.
@@ -52,7 +55,7 @@ def compile_pipeline(
     """
     if out.suffix not in (".yaml", ".yml"):
         raise GraftlineError(f"{out} must end in .yaml: Kubeflow Pipelines takes no other name")
-    settings = settings_of(profile, image, gpus)
+    settings = settings_of(profile, image, gpus, nodes)
     header, documents = compiled(settings, pipeline)
     if format == "manifest":
         documents = _objects(documents, namespace)
@@ -60,8 +63,8 @@ def compile_pipeline(
     return out
 
 
-def settings_of(profile: str, image: str = "", gpus: int = -1) -> Profile:
-    """Returns a profile with the image and the number of accelerators that the command line names.
+def settings_of(profile: str, image: str = "", gpus: int = -1, nodes: int = 0) -> Profile:
+    """Returns a profile with the image and the numbers of accelerators and machines that the command line names.
 
     Raises:
         GraftlineError: A setting cannot be what is given for it.
@@ -69,6 +72,8 @@ def settings_of(profile: str, image: str = "", gpus: int = -1) -> Profile:
     overrides: dict[str, Any] = {"image": image} if image else {}
     if gpus != -1:
         overrides["gpu"] = {"count": gpus}
+    if nodes:
+        overrides["nodes"] = nodes
     return load_profile(profile, **overrides)
 
 

@@ -41,6 +41,7 @@ def create(
     profile: str = "",
     image: str = "",
     gpus: int = -1,
+    nodes: int = 0,
     service_account: str = "",
     **options: Any,
 ) -> str:
@@ -54,6 +55,7 @@ def create(
         profile: YAML file with what the steps get on the cluster; empty means the defaults.
         image: Container image of every step; empty means the profile's.
         gpus: Accelerators of the steps that use them, 0 to train on processors; -1 means the profile's.
+        nodes: Machines that fine_tune trains on together, through Kubeflow Trainer; 0 means the profile's.
         service_account: Kubernetes service account of the runs' pods; empty means the cluster's default.
 
     Returns:
@@ -63,7 +65,7 @@ def create(
         GraftlineError: The expression or the profile is wrong, or the cluster refuses or does not answer.
     """
     times = six_fields(cron)
-    _, documents = compiled(settings_of(profile, image, gpus), pipeline)
+    _, documents = compiled(settings_of(profile, image, gpus, nodes), pipeline)
     parameters = arguments_of(documents, source, picked(retrain_locally, options))
     wanted = {"cron_expression": times, "params": parameters, "service_account": service_account or None}
     text = json.dumps([wanted, version_name(documents)], sort_keys=True)

@@ -1,9 +1,11 @@
-"""Where a step trains: in this process, or in several of this machine."""
+"""Where a step trains: in this process, in several of this machine, or on several machines."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from graftline.scaleout.job import train_on_nodes
 from graftline.scaleout.launch import count_processes, is_member, launch
+from graftline.scaleout.settings import job_settings
 
 
 def handed_over(function: str, arguments: Mapping[str, Any]) -> bool:
@@ -22,6 +24,10 @@ def handed_over(function: str, arguments: Mapping[str, Any]) -> bool:
     """
     if is_member():
         return False
+    settings = job_settings()
+    if settings:
+        train_on_nodes(settings, function, arguments)
+        return True
     processes = count_processes(arguments["processes"], arguments["device"])
     if processes == 1:
         return False

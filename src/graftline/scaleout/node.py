@@ -1,0 +1,75 @@
+"""One machine of a training job: `python -m graftline.scaleout.node KEY MODULE:FUNCTION`, the command of its pod.
+
+It fetches the folders that the function reads from the store, trains in one process per GPU together with the other
+machines, and the first machine sends what came out back to the store. Kubeflow Trainer says which machine this is.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from graftline.errors import GraftlineError
+from graftline.scaleout.launch import MemberError, count_processes, launch
+from graftline.scaleout.travel import fetch_folder, send_folder
+from graftline.storage import Store
+from graftline.storage.connect import lasting_store
+
+ARGUMENTS, FAILURES, OUT = "arguments.json", "failures", "out"
+SECRETS = "GRAFTLINE_SECRETS"
+
+
+def main(key: str, function: str) -> int:
+    """Trains on this machine and returns the exit code."""
+    _read_secrets()
+    store = lasting_store()
+    assert store, "the job was created with a store"
+    rank = os.environ.get("PET_NODE_RANK", "0")
+    try:
+        with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
+            _train(store, key, function, Path(folder), is_first=rank == "0")
+    except GraftlineError as error:
+        if isinstance(error, MemberError):
+            _tell(store, f"{key}/{FAILURES}/{rank}.json", error)
+        print(f"graftline: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _train(store: Store, key: str, function: str, folder: Path, is_first: bool) -> None:
+    arguments = _fetch_arguments(store, key, folder)
+    out = folder / OUT
+    processes = count_processes(arguments["processes"], arguments["device"])
+    launch(function, {**arguments, "out": out}, processes)
+    if is_first:
+        send_folder(store, out, f"{key}/{OUT}")
+
+
+def _fetch_arguments(store: Store, key: str, folder: Path) -> dict[str, Any]:
+    store.download(f"{key}/{ARGUMENTS}", folder / ARGUMENTS)
+    sent: dict[str, Any] = json.loads((folder / ARGUMENTS).read_text())
+    for name in sent["folders"]:
+        fetch_folder(store, f"{key}/{name}", folder / name)
+    return sent["options"] | {name: folder / name for name in sent["folders"]}
+
+
+def _tell(store: Store, key: str, error: MemberError) -> None:
+    """Leaves what went wrong where the task that waits for the job finds it."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(error.failure.model_dump_json())
+        file.flush()
+        store.upload(Path(file.name), key)
+
+
+def _read_secrets() -> None:
+    """Takes the mounted secret's files as environment variables, which Kubeflow Trainer's client cannot set."""
+    folder = os.environ.get(SECRETS)
+    for path in Path(folder).iterdir() if folder else ():
+        if path.is_file():
+            os.environ[path.name] = path.read_text().strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
