@@ -89,6 +89,11 @@ def test_explicit_group_rates_move_only_their_groups(
         _train(inputs, tmp_path / "wrong", "group_rates=[1e-4;1e-4]")
 
 
+def test_a_batch_is_not_cut_into_more_parts_than_it_has_images(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(GraftlineError, match="a batch of 4 images cannot be cut into 5 parts"):
+        _train(inputs, tmp_path / "out", "accumulation=5")
+
+
 def test_from_scratch_starts_from_random_weights_and_learns_its_statistics(
     inputs: tuple[Path, Path, Path], pretrained: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:

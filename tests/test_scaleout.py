@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from graftline import cli
 from graftline.errors import GraftlineError
+from graftline.progress import say
 from graftline.scaleout.launch import count_processes, launch
 
 HERE = Path(__file__)
@@ -61,6 +63,18 @@ def test_nothing_is_left_of_them_when_the_launcher_ends(number: signal.Signals, 
     launcher.send_signal(number)
     assert launcher.wait(60) in (code, -number)
     await_that(lambda: not alive(tmp_path))
+
+
+def test_only_the_first_of_several_speaks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {}
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        say("hello")
+        assert cli.main(["compile", str(tmp_path / "train.yaml")]) == 0
+        said[rank] = "".join(capsys.readouterr())
+    assert said == {"0": f"{tmp_path / 'train.yaml'}\nhello\n", "1": ""}
 
 
 def test_how_many_processes() -> None:

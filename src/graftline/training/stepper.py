@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from graftline.augmentation.apply import Augmenter
+from graftline.errors import GraftlineError
 from graftline.models.backbones import InputSpec
 from graftline.models.predict import normalise
 from graftline.records import AugmentationPolicy, TransferPlan
@@ -41,6 +42,9 @@ class Stepper:
         accelerator: Device, precision, processes.
         seed: Of the views.
         timer: Where the seconds go.
+
+    Raises:
+        GraftlineError: A batch has fewer images than it is cut into parts.
     """
 
     def __init__(
@@ -54,6 +58,12 @@ class Stepper:
         seed: int,
         timer: StepTimer,
     ) -> None:
+        parts = accelerator.num_processes * plan.accumulation
+        if plan.batch_size < parts:
+            raise GraftlineError(
+                f"a batch of {plan.batch_size} images cannot be cut into {parts} parts (processes x accumulation): "
+                "give a larger --batch-size, or fewer of them"
+            )
         self.model = self._parallel = model
         self._forward: Callable[[Tensor], Tensor] = model
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay))
