@@ -109,7 +109,7 @@ def work(dataset: Path, out: Path, mode: str, processes: int, device: str, check
 
 def start_task(cluster: StandIn, folder: Path, mode: str) -> "subprocess.Popen[str]":
     """Starts a task that trains on two machines and shares nothing with them but the store."""
-    (folder / "data").mkdir()
+    (folder / "data").mkdir(exist_ok=True)
     (folder / "data" / "record.json").write_text("{}")
     (folder / "data" / "images.txt").write_text("images")
     settings = JobSettings(nodes=2, image="i", resources={}, store_secret="s", store_keys=[], shared_memory="1Gi")
@@ -141,14 +141,22 @@ def test_a_machine_that_fails_fails_the_task_with_its_words(cluster: StandIn, tm
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("found_here")
-def test_a_task_that_is_terminated_deletes_its_job(cluster: StandIn, tmp_path: Path) -> None:
-    task = start_task(cluster, tmp_path, "wait")
+def test_the_next_try_of_a_lost_task_follows_its_job_and_a_terminated_one_deletes_it(
+    cluster: StandIn, tmp_path: Path
+) -> None:
+    lost = start_task(cluster, tmp_path, "wait")
     await_that(lambda: any("machine 0 waits" in log.read_text() for log in tmp_path.glob("graftline-*-0.log")))
+    lost.kill()
+    lost.communicate()
     machines = [machine for together in cluster.machines.values() for machine in together]
+    task = start_task(cluster, tmp_path, "wait")
+    assert task.stderr
+    assert "is there already: following it" in task.stderr.readline()
     task.send_signal(signal.SIGTERM)
     _, said = task.communicate(timeout=60)
     assert task.returncode == 143, said
     assert not cluster.jobs
+    assert cluster.calls.count(f"POST {TRAINER}/trainjobs") == 1
     assert [machine.wait(60) for machine in machines] == [143, 143]
 
 
