@@ -280,19 +280,6 @@ def test_unchanged_data_are_not_trained_on_again(plant: Plant) -> None:
 
 
 @pytest.mark.slow
-def test_renamed_files_are_not_trained_on_again(plant: Plant) -> None:
-    folder = plant.home / "renamed"
-    folder.mkdir()
-    rows = plant.mistaken(plant.rows)
-    for number, row in enumerate(rows):
-        shutil.copy(row["path"], folder / f"{number}.png")
-    source = write_manifest(folder / "manifest.csv", [{**row, "path": f"{n}.png"} for n, row in enumerate(rows)])
-    found = plant.retrain(source)
-    assert (found.summary, found.promoted, found.change.retrain) == (None, False, False)
-    assert steps_of(newest_run(plant)) == ["detect_change"]
-
-
-@pytest.mark.slow
 def test_new_images_and_right_labels_train_a_better_model_that_is_promoted(plant: Plant) -> None:
     done = plant.retrain(write_manifest(plant.home / "grown.csv", [*plant.rows, *plant.new]))
     assert (done.change.added, done.change.removed) == (4, 0)
