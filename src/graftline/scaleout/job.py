@@ -83,8 +83,7 @@ def train_on_nodes(settings: JobSettings, function: str, arguments: Mapping[str,
     trainer = Trainer()
     with caught_termination() as termination:
         try:
-            _start(trainer, store, work)
-            _follow(trainer, store, work, termination)
+            _carry_out(trainer, store, work, termination)
         except (KeyboardInterrupt, SystemExit):
             say(f"asked to end: deleting the TrainJob {work.name}, which saves a checkpoint")
             trainer.delete(work.name)
@@ -94,18 +93,29 @@ def train_on_nodes(settings: JobSettings, function: str, arguments: Mapping[str,
     remove_folder(store, work.key)
 
 
-def _start(trainer: Trainer, store: Store, work: _Work) -> None:
-    """Creates the job, unless an earlier try of this task has and it has not failed."""
+def _carry_out(trainer: Trainer, store: Store, work: _Work, termination: Termination) -> None:
+    is_new = _start(trainer, store, work)
+    if _follow(trainer, store, work, termination):
+        return
+    if is_new:
+        raise TrainJobError(f"the TrainJob {work.name} was deleted while its task waited for it: run it again")
+    _carry_out(trainer, store, work, termination)  # an earlier try was terminated, and its job on its way out
+
+
+def _start(trainer: Trainer, store: Store, work: _Work) -> bool:
+    """Creates the job and returns True, unless an earlier try of this task has and it has not failed."""
     job = trainer.job(work.name)
     if job and job.state != "Failed":
         say(f"the TrainJob {work.name} is there already: following it")
-        return
+        return False
     if job:
         _delete(trainer, work.name)
     for left in (FAILURES, OUT):
         remove_folder(store, f"{work.key}/{left}")
     for name, folder in work.folders.items():
-        send_folder(store, folder, f"{work.key}/{name}")
+        # What an earlier try has sent is the same: the job's name says its content.
+        if not store.exists(f"{work.key}/{name}/{RECORD_FILE}"):
+            send_folder(store, folder, f"{work.key}/{name}")
     with tempfile.TemporaryDirectory(prefix="graftline-") as scratch:
         sent = Path(scratch) / ARGUMENTS
         sent.write_text(json.dumps({"folders": list(work.folders), "options": work.options}))
@@ -113,6 +123,7 @@ def _start(trainer: Trainer, store: Store, work: _Work) -> None:
     command = ["python", "-m", "graftline.scaleout.node", work.key, work.function]
     trainer.create(work.name, work.settings, command)
     say(f"the TrainJob {work.name} is created in {trainer.namespace}: {work.settings.nodes} nodes")
+    return True
 
 
 def _delete(trainer: Trainer, name: str) -> None:
@@ -133,11 +144,14 @@ class _Told:
     lines: dict[str, int] = field(default_factory=dict)
 
 
-def _follow(trainer: Trainer, store: Store, work: _Work, termination: Termination) -> None:
+def _follow(trainer: Trainer, store: Store, work: _Work, termination: Termination) -> bool:
     """Passes on the job's state and the first machine's log until the job has ended well.
 
+    Returns:
+        False when it was deleted meanwhile.
+
     Raises:
-        TrainJobError: It failed, was deleted, or Kubernetes did not answer for 15 minutes.
+        TrainJobError: It failed, or Kubernetes did not answer for 15 minutes.
         SystemExit: This process was asked to end.
     """
     told, away_since = _Told(), 0.0
@@ -153,12 +167,12 @@ def _follow(trainer: Trainer, store: Store, work: _Work, termination: Terminatio
         else:
             away_since = 0.0
             if job is None:
-                raise TrainJobError(f"the TrainJob {work.name} was deleted while its task waited for it: run it again")
+                return False
             _tell(trainer, work.name, job, told)
             if job.state == "Failed":
                 raise TrainJobError(_reason(trainer, store, work, job))
             if job.state == "Complete":
-                return
+                return True
         _pause(termination)
 
 
