@@ -22,6 +22,8 @@ def fine_tune(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    memory_format: str = "auto",
+    torch_compile: bool = False,
     processes: int = 0,
     checkpoints: str = "",
     profile: bool = False,
@@ -51,6 +53,8 @@ def fine_tune(
         seed=seed,
         device=device,
         precision=precision,  # type: ignore[arg-type]
+        memory_format=memory_format,  # type: ignore[arg-type]
+        torch_compile=torch_compile,
         processes=processes,
         checkpoints=checkpoints,
         profile=profile,

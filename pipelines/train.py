@@ -17,7 +17,7 @@ def train(
     backbones: str = "",
     strategy: str = "auto",
     image_size: int = 0,
-    candidates: int = 1,
+    candidates: int = 0,
     epochs: int = 0,
     batch_size: int = 0,
     learning_rate: float = 0.0,

@@ -57,7 +57,7 @@ class Step:
 
 
 def line_name(step: str, number: int) -> str:
-    """Returns the name of the line of a step's so-manieth task, from 1 on."""
+    """Returns the name of the line of a step's task of that number, from 1 on."""
     return step if number == 1 else f"{step} {number}"
 
 

@@ -69,7 +69,7 @@ def run(
     backbones: str = "",
     strategy: Literal["auto", "feature_extraction", "fine_tuning", "progressive_unfreezing"] = "auto",
     image_size: int = 0,
-    candidates: int = 1,
+    candidates: int = 0,
     epochs: int = 0,
     batch_size: int = 0,
     learning_rate: float = 0.0,
@@ -95,7 +95,8 @@ def run(
         backbones: Candidates, timm names with commas between; empty means those whose weights are at hand.
         strategy: How to transfer; auto decides by rules and measurement.
         image_size: Side of the model's square input in pixels; 0 means the backbone's own.
-        candidates: How many of the best plans are trained; the validation images choose among them.
+        candidates: How many of the best plans are trained; the validation images choose among them. 0 means one, but
+            fine-tuning beside feature extraction where that leaves something to gain.
         epochs: Passes over the training images; 0 means the plan's.
         batch_size: Images per training step; 0 means the plan's.
         learning_rate: Peak rate; 0 means the plan's.

@@ -107,7 +107,7 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str, str]]:
     data, plan = summary.records.data, summary.records.model.plan
     evaluation, registration = summary.records.evaluation, summary.records.registration
     yield "data", data.version, f"{data.images:,} images: {', '.join(data.classes)}"
-    yield "plan", f"{plan.backbone}, {plan.strategy.replace('_', ' ')}", f"at {plan.image_size} px"
+    yield "plan", plan.name, f"at {plan.image_size} px"
     for reason in plan.reasons:
         yield "", "", reason
     choice = summary.records.choice
