@@ -67,7 +67,7 @@ def test_help_of_a_command_documents_every_parameter(
         assert at is not None, f"{shown} is not in the help"
         text = " ".join(rows[at : at + 5]).removeprefix(f"  {shown}").strip()
         assert len(text.split()) > 2, f"{shown} is not described"
-        if parameter.default not in (parameter.empty, ""):
+        if parameter.default not in (parameter.empty, "", None):
             assert f"[{parameter.default}]" in text
 
 

@@ -1,5 +1,6 @@
 """The report and the figures, from synthetic predictions: nothing from outside, legible, hostile names tame."""
 
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -10,8 +11,10 @@ from PIL import Image
 
 from graftline.evaluation import figures
 from graftline.evaluation.cautions import calibration_in_words, list_cautions
+from graftline.evaluation.choice import choose_among
 from graftline.evaluation.metrics import Measurements, evaluate_predictions
 from graftline.evaluation.mistakes import confident_mistakes, show_mistakes
+from graftline.evaluation.outputs import Predictions
 from graftline.evaluation.report import Report, frequent_confusions, render_report
 from graftline.intervals import wilson
 from graftline.records import DataVersion, FileEntry, TrainedModel, TransferPlan
@@ -125,6 +128,21 @@ def test_report_is_self_contained_and_accessible():
     assert all(image["alt"] for image in page.images)
     assert len(page.images) == len(report.mistakes) + 3
     assert page.tags.count("th") > 10 and "caption" in page.tags
+
+
+def test_report_names_the_candidates_and_why_one_was_chosen():
+    classes, ids = ["cat", "dog"], [str(i) for i in range(60)]
+    probabilities, labels = predictions(2, 60, 2.0)
+    answers = [Predictions(ids, labels, probabilities), Predictions(ids, labels, probabilities[:, ::-1])]
+    models = [model_of(classes), model_of(classes).model_copy(update={"seed": 1})]
+    choice = choose_among(models, answers)
+    html = render_report(dataclasses.replace(report_of(classes), choice=choice))
+    assert "Chosen of 2 candidates" in html
+    assert choice.reason in html
+    worse = choice.candidates[1].difference
+    assert f"{100 * worse.value:+.1f} points, 95 % interval {100 * worse.low:+.1f}" in html
+    assert html.count(" px, chosen") == 1
+    assert "candidates" not in render_report(report_of(classes)), "there was nothing to choose"
 
 
 def test_report_tells_what_was_measured():
