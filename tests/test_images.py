@@ -181,7 +181,7 @@ def test_containers_come_to_what_a_local_run_comes_to(boxed: Summary, local: Sum
     half = (high - low) / 2
     assert boxed.test_macro_f1 == pytest.approx(local.test_macro_f1, abs=half)
     assert boxed.fp32_bytes == pytest.approx(local.fp32_bytes, rel=0.01)
-    print(f"\n{'':16}{'containers':>12}{'local':>12}")
+    print(f"\n{'':16}{'containers':>24}{'local':>24}")
     for name in ("data_version", "backbone", "strategy", "test_accuracy", "test_macro_f1", "fp32_bytes", "seconds"):
         print(f"{name:16}{getattr(boxed, name)!s:>24.22}{getattr(local, name)!s:>24.22}")
 
