@@ -86,6 +86,20 @@ def test_an_image_that_comes_back_finds_its_old_split(pets: Path, tmp_path: Path
     assert set(trained) - set(open_split(tmp_path / "four", "train").ids)
 
 
+def test_images_that_the_source_moves_to_another_split_are_told(pets: Path, tmp_path: Path) -> None:
+    first = version_data(str(pets), tmp_path / "one")
+    for label in ("cat", "dog"):
+        for number, path in enumerate(sorted((pets / label).iterdir())):
+            target = tmp_path / "given" / ("train", "val", "test")[number % 3] / label / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+    version_data(str(tmp_path / "given"), tmp_path / "two", previous=first.version)
+    report = json.loads((tmp_path / "two" / "report.json").read_text())["previous"]
+    assert report["moved"] > 0
+    assert report["moved"] + report["stayed"] == 20
+    assert keeps_splits_of(tmp_path / "two") == set(), "training cannot start from what has seen the first version"
+
+
 def test_an_unreachable_store_is_noticed_before_the_images_are_read(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
