@@ -166,3 +166,8 @@ def test_a_step_shows_its_record_and_where_it_lies(
     shards = sorted(path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*.parquet"))
     assert shards
     assert all((tmp_path / "again" / s).read_bytes() == (tmp_path / "data" / s).read_bytes() for s in shards)
+
+
+def test_a_process_does_not_look_through_its_imports_once_more_at_its_end() -> None:
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0)); import graftline"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
