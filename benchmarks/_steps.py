@@ -10,7 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graftline import augment, evaluate, export_onnx, fine_tune, register_model, select_strategy, version_data
+from graftline import (
+    augment,
+    choose_model,
+    evaluate,
+    export_onnx,
+    fine_tune,
+    register_model,
+    select_strategy,
+    version_data,
+)
+from graftline.orchestration.board import line_name
 from graftline.orchestration.local import in_workspace
 from graftline.storage import connect_store
 
@@ -21,16 +31,21 @@ def main(manifest: str, work: Path) -> None:
     )
     seconds: dict[str, float] = {}
 
-    def timed(step: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    def timed(step: Callable[..., Any], *arguments: Any, number: int = 1, **options: Any) -> Any:
         began = time.perf_counter()
-        step(*arguments, **options)
-        seconds[step.__name__] = time.perf_counter() - began
+        result = step(*arguments, **options)
+        seconds[line_name(step.__name__, number)] = time.perf_counter() - began
+        return result
 
     with in_workspace(str(work)), connect_store():
         timed(version_data, manifest, data)
         timed(augment, data, policy)
-        timed(select_strategy, data, policy, plans)
-        timed(fine_tune, data, policy, plans, model, checkpoints=str(work / "checkpoints"))
+        ranks = timed(select_strategy, data, policy, plans).candidates
+        candidates = [work / f"candidate-{rank}" for rank in ranks]
+        for number, (rank, folder) in enumerate(zip(ranks, candidates, strict=True), start=1):
+            options = {"rank": rank, "checkpoints": str(work / "checkpoints")}
+            timed(fine_tune, data, policy, plans, folder, number=number, **options)
+        timed(choose_model, candidates, model)
         timed(evaluate, data, model, evaluation)
         timed(export_onnx, data, model, bundle)
         timed(register_model, data, bundle, evaluation, registration, model=model)
