@@ -45,7 +45,7 @@ class Needs(NamedTuple):
 NEEDS = {
     "version-data": Needs("Version the data", store=True, cache=True, fresh=True),
     "augment": Needs("Choose the augmentation"),
-    "select-strategy": Needs("Choose the transfer strategy", cache=True),
+    "select-strategy": Needs("Choose the transfer strategy", store=True, cache=True),
     "fine-tune": Needs("Fine-tune", store=True, cache=True),
     "choose-model": Needs("Choose among the candidates"),
     "evaluate": Needs("Evaluate on the test images", cache=True),
