@@ -109,15 +109,6 @@ def test_a_terminated_run_saves_between_steps_and_ends_alike(request: pytest.Fix
     assert training.finish("stopped") == whole
 
 
-def test_two_processes_that_are_terminated_save_and_go_on(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    training = _make(request, tmp_path, "fine_tuning", batch_size=2, epochs=2)
-    assert training.stop_at("stopped", 1, signal.SIGTERM, delay=0.1, processes=2) == 128 + signal.SIGTERM
-    process = training.start("stopped", processes=2)
-    process.join(240)
-    assert process.exitcode == 0
-    assert "resuming after epoch 0, step" in training.progress("stopped").read_text()
-
-
 def test_another_machine_goes_on_from_the_store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,16 +134,20 @@ def test_another_machine_goes_on_from_the_store(
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulation": 2, "batch_size": 10, "balance": "class_weights"}])
-def test_two_processes_learn_what_one_does(
+def test_two_processes_learn_what_one_does_also_when_they_are_terminated_between(
     changes: dict[str, object], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     training = _make(request, tmp_path, "fine_tuning", batch_size=8, epochs=2, dropout=0.0)
+    if not changes:
+        options = {"precision": "fp32", "processes": 2}
+        assert training.stop_at("together", 1, signal.SIGTERM, delay=0.1, **options) == 128 + signal.SIGTERM
     for name, processes in (("alone", 1), ("together", 2)):
         process = training.start(name, precision="fp32", processes=processes)
         process.join(240)
         assert process.exitcode == 0
     said = training.progress("together").read_text()
     assert said.count("epoch 2 of 2: validation") == 1, "one of the processes speaks"
+    assert ("resuming after epoch" in said) == (not changes)
     curves = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("alone", "together")]
     for one, two in zip(*curves, strict=True):
         for key in ("train_loss", "validation_loss"):

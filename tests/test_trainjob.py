@@ -19,6 +19,7 @@ from graftline.orchestration.compile import compile_pipeline
 from graftline.records import TransferPlans, read_record
 from graftline.scaleout.settings import VARIABLE, JobSettings
 from graftline.scaleout.trainer import Trainer, TrainJobError
+from graftline.workspace import cache_folder
 
 HERE = Path(__file__)
 SMALL = {"image_size": 64, "epochs": 2, "batch_size": 8, "evidence": None, "warmup_steps": 2, "learning_rate": 1e-4}
@@ -172,13 +173,15 @@ def test_two_nodes_train_and_the_model_comes_back(
 
     inputs = (solar_dataset, policy, write_plan(plans, tmp_path / "plans"))
     alone = fine_tune(*inputs, tmp_path / "alone", precision="fp32", device="cpu")
+    cache = cache_folder()
     monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "task"))
     with connect_store() as store:
         monkeypatch.delenv(EMBEDDED)  # for the task it is a store that all machines reach
         names = ("GRAFTLINE_STORE", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         cluster.secret = {name: os.environ[name] for name in (*names, "AWS_DEFAULT_REGION")}
-        settings = compiled_task(tmp_path, gpus=0, nodes=2)["environment"]
-        environment = os.environ | {VARIABLE: settings[VARIABLE], "KUBECONFIG": str(cluster.kubeconfig())}
+        settings = JobSettings.model_validate_json(compiled_task(tmp_path, gpus=0, nodes=2)["environment"][VARIABLE])
+        shared = settings.model_copy(update={"environment": {"GRAFTLINE_CACHE": str(cache)}})
+        environment = os.environ | {VARIABLE: shared.model_dump_json(), "KUBECONFIG": str(cluster.kubeconfig())}
         command = [
             str(Path(sys.executable).parent / "graftline"),
             "fine_tune",
