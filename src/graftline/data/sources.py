@@ -72,6 +72,19 @@ def open_source(source: str) -> Iterator[Source]:
         yield _list(objects, _form_of_folder(_only_folder(Path(folder)), form.name))
 
 
+def require_source(source: str) -> None:
+    """Checks that a source on this machine is there and of a known form; of one in S3 only its URL.
+
+    Raises:
+        DataError: It is missing, or of no known form.
+        StoreError: It is a URL of another kind than `s3://`, or has credentials in it.
+    """
+    if is_url(source):
+        split_url(source)
+    else:
+        _form(Objects(), source)
+
+
 def source_fingerprint(source: str) -> str:
     """Returns a hexadecimal SHA-256 that changes when the source does, without reading any image.
 

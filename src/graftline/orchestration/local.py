@@ -141,16 +141,14 @@ def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> F
         GraftlineError: The source cannot be read, or a step failed; the message names the log and how to resume.
         RunStopped: The run was interrupted.
     """
-    from graftline.data.sources import absolute, source_fingerprint
+    from graftline.data.sources import absolute, require_source, source_fingerprint
     from graftline.storage import connect_store
-    from graftline.storage.objects import is_url
 
     began = time.monotonic()
     home = default_workspace()
-    # What is wrong with a source on this machine is said before anything is begun; one in S3 may lie in the store.
-    fingerprint = "" if is_url(arguments["source"]) else source_fingerprint(arguments["source"])
+    require_source(arguments["source"])  # before anything is begun; what lies in S3 may lie in the store itself
     with containers(arguments) as boxes, connect_store() as store:
-        fingerprint = fingerprint or source_fingerprint(arguments["source"])
+        fingerprint = source_fingerprint(arguments["source"])
         folder = _new_run(home)
         print(f"run      {folder}\nlog      {folder / LOG}", file=sys.stderr)
         prepared = {key: value for key, value in arguments.items() if key != "image"} | {
