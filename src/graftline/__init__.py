@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from graftline.steps.select_strategy import select_strategy
     from graftline.steps.version_data import version_data
 
-# Python would look through all that torch and timm have made once more before it ends: a second for every step.
+# Python would look through all that torch and timm have made once more before it ends, in every step.
 atexit.register(gc.freeze)
 
 __version__ = version("graftline")

@@ -30,7 +30,7 @@ class Augmenter:
         policy: What to do.
         size: Side of the views in pixels.
         interpolation: "bicubic" or "bilinear", as the weights want it.
-        dtype: In which views are cut out: float32, or bfloat16 where that is fast (it rounds by a quarter of a
+        dtype: In which views are cut out: float32, or bfloat16 where that is fast (it rounds by less than a
             grey level on average).
     """
 

@@ -1,8 +1,7 @@
 """Milliseconds from a decoded picture to its probabilities: one image, one thread, preprocessing included."""
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 from graftline.data.decode import resize_square
 from graftline.models.predict import normalise
 from graftline.records import Interval, TrainedModel
+from graftline.training.threads import one_thread
 
 Runner = Callable[[np.ndarray], np.ndarray]
 _WARM_UP = 5
@@ -39,7 +39,7 @@ def measure_latency(runners: Mapping[str, Runner], image: np.ndarray) -> dict[st
         Milliseconds by name: median, quartiles, number of runs (30 to 100, as many as fit into two seconds).
     """
     times: dict[str, list[float]] = {name: [] for name in runners}
-    with _one_thread():
+    with one_thread():
         for _ in range(_WARM_UP):
             for run in runners.values():
                 run(image[None])
@@ -61,13 +61,3 @@ def _milliseconds(run: Runner, image: np.ndarray) -> float:
 def _quartiles(values: list[float]) -> Interval:
     low, median, high = np.percentile(values, (25, 50, 75))
     return Interval(value=float(median), low=float(low), high=float(high), n=len(values))
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast, broadcast_object_list
 from torch import nn
 
 T = TypeVar("T")
 
 
-def from_main(accelerator: Accelerator, make: Callable[[], T]) -> T:
+def from_main(accelerator: Accelerator | PartialState, make: Callable[[], T]) -> T:
     """Returns in every process what the main one makes: what it reads, the others may not have on their disks."""
     made = [make() if accelerator.is_main_process else None]
     if accelerator.num_processes > 1:

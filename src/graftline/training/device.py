@@ -9,10 +9,10 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from graftline.errors import GraftlineError, check_choice
+from graftline.training.agreement import from_main
 from graftline.training.speed import LAYOUTS, choose_fastest
 
 _CHOICES = ("auto", "cpu", "cuda")
@@ -78,9 +78,7 @@ def _start(on_cpu: bool, precision: str, memory_format: str, torch_compile: bool
     if AcceleratorState._shared_state and AcceleratorState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)  # an earlier step of this process chose otherwise
     state = PartialState(cpu=on_cpu, timeout=_WAIT)
-    chosen = [choose_fastest(state.device, precision, memory_format) if state.is_main_process else None]
-    fastest = broadcast_object_list(chosen)[0]
-    assert fastest is not None, "the main process has measured"
+    fastest = from_main(state, lambda: choose_fastest(state.device, precision, memory_format))
     mixed = "no" if fastest.precision == "fp32" else fastest.precision
     machine = Machine(cpu=on_cpu, mixed_precision=mixed)
     machine.layout, machine.compiles = fastest.layout, torch_compile

@@ -10,8 +10,6 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import nn
 from graftline.files import sha256_bytes, write_atomic
 from graftline.progress import say
 from graftline.training.depthwise import speed_up_depthwise
+from graftline.training.threads import one_thread
 from graftline.workspace import cache_folder
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -86,7 +85,7 @@ def measure_speeds(device: torch.device) -> list[Speed]:
     Returns:
         The most usual first; all of fp32, bf16 and (on a GPU) fp16, each in both layouts.
     """
-    with _one_thread():
+    with one_thread():
         return _measure(device)
 
 
@@ -98,16 +97,6 @@ def _measure(device: torch.device) -> list[Speed]:
         if warm[index] <= _HOPELESS * min(warm):
             best[index] = min(best[index], trial.seconds(_IMAGES))
     return [Speed(trial.precision, trial.layout, seconds) for trial, seconds in zip(trials, best, strict=True)]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _precisions(device: torch.device) -> list[str]:

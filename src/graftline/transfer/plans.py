@@ -58,7 +58,7 @@ def candidate_ranks(
         wanted: A strategy that is asked for, of which 0 trains no more than one plan.
     """
     first = plans[0]
-    baseline = wanted == "auto" and first.strategy == "feature_extraction" and len(plans) > 1
+    baseline = wanted == "auto" and first.strategy == "feature_extraction"
     if not candidates:
         candidates = 2 if baseline and first.evidence and first.evidence.accuracy.low < GOOD_ENOUGH else 1
     return [rank for rank, plan in enumerate(plans, 1) if rank <= candidates or plan.champion]

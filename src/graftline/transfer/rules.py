@@ -21,7 +21,7 @@ class Choice:
     Attributes:
         strategy: Which.
         reason: Why, in plain words.
-        bold: Whether all layers train, at a higher rate: what far images need and near ones are harmed by.
+        bold: Whether all layers train, at a higher rate: far images may need it, near ones be harmed.
     """
 
     strategy: Strategy
