@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import ks_2samp
+from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional
 
 from graftline import augment
@@ -119,6 +121,25 @@ def test_a_crop_shows_its_share_of_the_image(policy: Path) -> None:
     shown = view[:, -1] - view[:, 0]
     assert torch.all((shown - 63).abs() <= 3)
     assert view[:, 0].std() > 5, "crops lie in different places"
+
+
+def test_crops_are_drawn_like_torchvision(policy: Path) -> None:
+    record = read_record(policy, AugmentationPolicy).model_copy(update={"crop_scale": (0.5, 1.0)})
+    views = draw_views(record, range(2000))
+    torch.manual_seed(0)
+    square = torch.zeros(3, 1000, 1000)
+    theirs = [RandomResizedCrop.get_params(square, [0.5, 1.0], list(record.crop_ratio)) for _ in range(2000)]
+    top, left, height, width = np.array(theirs).T / 1000
+    for ours, expected in [(views.height, height), (views.width, width), (views.top, top), (views.left, left)]:
+        assert ks_2samp(ours, expected).pvalue > 0.01
+    assert ks_2samp(views.height * views.width, height * width).pvalue > 0.01
+
+
+def test_a_crop_that_never_fits_is_the_whole_image(policy: Path) -> None:
+    wide = {"crop_scale": (0.9, 0.9), "crop_ratio": (3.0, 4.0)}
+    views = draw_views(read_record(policy, AugmentationPolicy).model_copy(update=wide), range(4))
+    assert np.all(views.height == 1) and np.all(views.width == 1)
+    assert np.all(views.top == 0) and np.all(views.left == 0)
 
 
 def test_colours_change_about_their_mean_and_their_grey(policy: Path) -> None:
