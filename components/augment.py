@@ -22,8 +22,9 @@ def augment(
     """
     from pathlib import Path
 
+    from graftline.scaleout.tries import tried
     from graftline.steps.augment import augment as step
 
-    record = step(Path(dataset.path), Path(policy.path), flips=flips, seed=seed)  # type: ignore[arg-type]
+    record = tried(step)(Path(dataset.path), Path(policy.path), flips=flips, seed=seed)  # type: ignore[arg-type]
     policy.metadata.update(data_version=record.data_version, reasons=" ".join(record.reasons))
     return record.sha256

@@ -30,9 +30,10 @@ def detect_change(
     """
     from pathlib import Path
 
+    from graftline.scaleout.tries import tried
     from graftline.steps.detect_change import detect_change as step
 
-    record = step(
+    record = tried(step)(
         source,
         Path(change.path),
         production=production,

@@ -25,9 +25,10 @@ def export_onnx(
     """
     from pathlib import Path
 
+    from graftline.scaleout.tries import tried
     from graftline.steps.export_onnx import export_onnx as step
 
-    record = step(
+    record = tried(step)(
         Path(dataset.path),
         Path(model.path),
         Path(bundle.path),

@@ -37,9 +37,10 @@ def fine_tune(
     """
     from pathlib import Path
 
+    from graftline.scaleout.tries import tried
     from graftline.steps.fine_tune import fine_tune as step
 
-    record = step(
+    record = tried(step)(
         Path(dataset.path),
         Path(policy.path),
         Path(plans.path),

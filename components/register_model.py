@@ -27,9 +27,10 @@ def register_model(
     """
     from pathlib import Path
 
+    from graftline.scaleout.tries import tried
     from graftline.steps.register_model import register_model as step
 
-    record = step(
+    record = tried(step)(
         Path(dataset.path),
         Path(bundle.path),
         Path(evaluation.path),

@@ -30,9 +30,10 @@ def select_strategy(
     """
     from pathlib import Path
 
+    from graftline.scaleout.tries import tried
     from graftline.steps.select_strategy import select_strategy as step
 
-    record = step(
+    record = tried(step)(
         Path(dataset.path),
         Path(policy.path),
         Path(plans.path),

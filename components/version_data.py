@@ -24,9 +24,10 @@ def version_data(
     """
     from pathlib import Path
 
+    from graftline.scaleout.tries import tried
     from graftline.steps.version_data import version_data as step
 
-    record = step(
+    record = tried(step)(
         source,
         Path(dataset.path),
         validation_fraction=validation_fraction,

@@ -137,7 +137,7 @@ class Steps(_Settings):
 
 
 class Retries(_Settings):
-    """What happens after a task has failed, for whatever reason: Kubeflow Pipelines cannot tell them apart.
+    """What happens after a task has failed; after a mistake, such as one in the data, its tries end at once.
 
     Attributes:
         count: How often it is tried again.

@@ -12,6 +12,7 @@ from kfp import dsl, kubernetes
 
 from graftline.components.image import IMAGE
 from graftline.pipelines.profile import Profile, Requests, Step, Toleration
+from graftline.scaleout import tries
 from graftline.scaleout.settings import VARIABLE, JobSettings
 
 STORE_KEYS = ("GRAFTLINE_STORE",)
@@ -151,7 +152,10 @@ def _set_nodes(task: dsl.PipelineTask, selector: dict[str, str], tolerations: li
 
 
 def _set_access(task: dsl.PipelineTask, profile: Profile) -> None:
-    if NEEDS[task.name].store:
+    if profile.retries.count:
+        kubernetes.use_field_path_as_env(task, tries.VARIABLE, tries.NAME_ON_POD)
+    # Where tasks are tried again, each can leave a note for its next try.
+    if NEEDS[task.name].store or profile.retries.count:
         _use_secret(task, profile.store.secret, STORE_KEYS)
         _use_secret(task, profile.store.secret, ACCESS_KEYS, optional=True)
     if NEEDS[task.name].mlflow:

@@ -218,11 +218,27 @@ def test_shared_memory_and_secrets(on_kubernetes: dict[str, Any]) -> None:
     for executor in on_kubernetes.values():
         (mount,) = executor["emptyDirMounts"]
         assert (mount["mountPath"], mount["medium"]) == ("/dev/shm", "Memory")
-    with_store = {name for name, one in on_kubernetes.items() if "AWS_SECRET_ACCESS_KEY" in str(one)}
-    # Pretrained weights may lie there, and checkpoints; no task gets a secret that it does not need.
-    assert with_store == {"exec-version-data", "exec-select-strategy", "exec-fine-tune", "exec-register-model"}
+    with_mlflow = {name for name, one in on_kubernetes.items() if "MLFLOW_TRACKING_URI" in str(one)}
+    assert with_mlflow == {"exec-register-model"}, "no task gets a secret that it does not need"
     names = {entry["secretName"] for one in on_kubernetes.values() for entry in one.get("secretAsEnv", [])}
     assert names == {"graftline-s3", "graftline-mlflow"}
+
+
+def test_every_task_knows_the_name_of_its_try_and_where_to_leave_a_note(on_kubernetes: dict[str, Any]) -> None:
+    for executor in on_kubernetes.values():
+        names = {entry["name"]: entry["fieldPath"] for entry in executor["fieldPathAsEnv"]}
+        assert names["GRAFTLINE_TRY"] == "metadata.annotations['workflows.argoproj.io/node-name']"
+        assert "AWS_SECRET_ACCESS_KEY" in str(executor)
+
+
+def test_without_retries_the_store_is_for_those_who_keep_something_there(tmp_path: Path) -> None:
+    profile = tmp_path / "once.yaml"
+    profile.write_text("retries: { count: 0 }\n")
+    executors = kubernetes_of(read_all(compile_pipeline(tmp_path / "once.out.yaml", profile=str(profile))))
+    with_store = {name for name, one in executors["deploymentSpec"]["executors"].items() if "AWS_SECRET" in str(one)}
+    # Pretrained weights may lie there, and checkpoints.
+    assert with_store == {"exec-version-data", "exec-select-strategy", "exec-fine-tune", "exec-register-model"}
+    assert "GRAFTLINE_TRY" not in str(executors)
 
 
 def test_code_version_is_baked_in_and_defaults_are_the_steps(spec: Any) -> None:

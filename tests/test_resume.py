@@ -112,7 +112,7 @@ def test_a_terminated_run_saves_between_steps_and_ends_alike(request: pytest.Fix
 def test_another_machine_goes_on_from_the_store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = _make(request, tmp_path, "fine_tuning", epochs=2)
+    training = _make(request, tmp_path, "fine_tuning")
     whole = training.finish("whole")
     store = {"GRAFTLINE_STORE": str(tmp_path / "store")}
     inputs, options = training._inputs, {"checkpoints": ""}

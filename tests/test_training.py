@@ -11,7 +11,7 @@ import torch
 from graftline import fine_tune
 from graftline.errors import GraftlineError
 from graftline.models.trained import load_trained
-from graftline.records import AugmentationPolicy, TransferPlans, read_record
+from graftline.records import AugmentationPolicy, TrainedModel, TransferPlans, read_record
 from graftline.training import loop
 from graftline.training.checkpoints import Checkpoints
 from graftline.training.depthwise import speed_up_depthwise
@@ -83,6 +83,16 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_steps_that_were_taken_back_leave_no_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for epoch, step in [(0, 0), (1, 0), (1, 8), (1, 16)]:
+        checkpoints.save({"at": [epoch, step]}, epoch, step)
+    assert checkpoints.latest() == {"at": [1, 16]}
+    assert checkpoints.latest_whole() == {"at": [1, 0]}
+    checkpoints.save({"at": [1, 0], "again": True}, 1)
+    assert checkpoints.latest() == {"at": [1, 0], "again": True}
+
+
 def _with_plan(plans: Path, out: Path, **changes: object) -> Path:
     """Writes plans whose first one is changed."""
     record = read_record(plans, TransferPlans)
@@ -91,6 +101,30 @@ def _with_plan(plans: Path, out: Path, **changes: object) -> Path:
     out.mkdir()
     record.model_copy(update={"plans": [plan]}).write(out)
     return out
+
+
+@pytest.mark.slow
+def test_a_long_epoch_is_saved_now_and_then_and_resumed_between_steps(
+    solar_dataset: Path, policy: Path, plans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = _with_plan(plans, tmp_path / "plans", strategy="fine_tuning", frozen_groups=4)
+
+    def train(name: str) -> TrainedModel:
+        return fine_tune(solar_dataset, policy, changed, tmp_path / name, checkpoints=str(tmp_path / f"{name}-saved"))
+
+    whole = train("whole")
+    monkeypatch.setattr(loop, "_SAVE_EVERY_SECONDS", 0.0)
+    save = Checkpoints.save
+
+    def save_and_stop(self: Checkpoints, state: dict[str, object], epoch: int, step: int = 0) -> None:
+        save(self, state, epoch, step)
+        if (epoch, step) == (1, 1):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "save", save_and_stop)
+        train("stopped")
+    assert train("stopped") == whole
 
 
 @pytest.mark.slow
@@ -112,7 +146,7 @@ def test_interrupted_training_ends_with_the_same_weights(
 ) -> None:
     changed = _with_plan(plans, tmp_path / "plans", **changes)
 
-    def train(name: str) -> TransferPlans:
+    def train(name: str) -> TrainedModel:
         return fine_tune(solar_dataset, policy, changed, tmp_path / name, checkpoints=str(tmp_path / f"{name}-saved"))
 
     whole = train("whole")

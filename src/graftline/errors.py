@@ -5,7 +5,12 @@ class GraftlineError(Exception):
     """A mistake of the user's or of the surroundings, with a message that says how to mend it.
 
     The command line prints the message as one line and exits with 1; `--debug` shows the traceback.
+
+    Attributes:
+        may_pass: Whether the same call may succeed later, as a machine or the network failed, not the user.
     """
+
+    may_pass = False
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -20,6 +25,14 @@ class DataError(GraftlineError):
 
 class StoreError(GraftlineError):
     """The object store refused, is not there, or does not answer."""
+
+    may_pass = True
+
+
+class RegistryError(GraftlineError):
+    """The model registry refused, is not there, or does not answer."""
+
+    may_pass = True
 
 
 class WeightsError(GraftlineError):

@@ -58,7 +58,9 @@ def _check_reachable(backbone: str) -> None:
     try:
         get_session().head(constants.ENDPOINT, timeout=_ANSWER_WITHIN_SECONDS)
     except Exception as error:  # the client library's own kinds, which changed with its versions
-        raise _not_at_hand(backbone, f"{constants.ENDPOINT} does not answer") from error
+        away = _not_at_hand(backbone, f"{constants.ENDPOINT} does not answer")
+        away.may_pass = True
+        raise away from error
 
 
 def _not_at_hand(backbone: str, why: str) -> WeightsError:

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy.exc import SQLAlchemyError
 
-from graftline.errors import GraftlineError
+from graftline.errors import RegistryError
 from graftline.progress import say
 from graftline.storage import Store
 from graftline.storage.errors import clear_errors
@@ -76,7 +76,7 @@ def open_registry(store: Store, tracking_uri: str = "") -> Iterator[Registry]:
         tracking_uri: An MLflow tracking URI. Empty: `MLFLOW_TRACKING_URI`, and without that SQLite in the workspace.
 
     Raises:
-        GraftlineError: The server or database cannot be used (told within 15 s), or a call inside the block failed.
+        RegistryError: The server or database cannot be used (told within 15 s), or a call inside the block failed.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _workspace_database()
     shown = _without_password(uri)
@@ -105,7 +105,7 @@ def _connect(uri: str, shown: str) -> MlflowClient:
             client.search_registered_models(max_results=1)
             return client
     except (*_FAILURES, OSError, ImportError) as error:
-        raise GraftlineError(
+        raise RegistryError(
             f"the MLflow registry at {shown} cannot be used ({_reason(error)}): "
             "check MLFLOW_TRACKING_URI or tracking_uri and that the server runs"
         ) from error
@@ -149,9 +149,7 @@ def _plain_errors(shown: str) -> Iterator[None]:
     try:
         yield
     except _FAILURES as error:
-        raise GraftlineError(
-            f"the MLflow registry at {shown} or its artifact store failed: {_reason(error)}"
-        ) from error
+        raise RegistryError(f"the MLflow registry at {shown} or its artifact store failed: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

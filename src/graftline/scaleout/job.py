@@ -170,7 +170,7 @@ def _follow(trainer: Trainer, store: Store, work: _Work, termination: Terminatio
                 return False
             _tell(trainer, work.name, job, told)
             if job.state == "Failed":
-                raise TrainJobError(_reason(trainer, store, work, job))
+                raise _failed(trainer, store, work, job)
             if job.state == "Complete":
                 return True
         _pause(termination)
@@ -197,12 +197,19 @@ def _tell(trainer: Trainer, name: str, job: Job, told: _Told) -> None:
         told.lines[pod] = len(lines)
 
 
-def _reason(trainer: Trainer, store: Store, work: _Work, job: Job) -> str:
-    """Says why a job failed: what its processes left in the store, or the last lines of a machine that failed."""
-    failures, name = _failures(store, f"{work.key}/{FAILURES}"), work.name
-    if failures:
-        first = earliest(failures)
-        return first.message if first.clear else f"process {first.rank} of the TrainJob {name} failed: {first.message}"
+def _failed(trainer: Trainer, store: Store, work: _Work, job: Job) -> TrainJobError:
+    """Says why a job failed, and whether that may pass."""
+    failures = _failures(store, f"{work.key}/{FAILURES}")
+    first = earliest(failures) if failures else None
+    error = TrainJobError(first.message if first and first.clear else _reason(trainer, work.name, job, first))
+    error.may_pass = not (first and first.clear)
+    return error
+
+
+def _reason(trainer: Trainer, name: str, job: Job, first: Failure | None) -> str:
+    """Returns what a process left in the store, or the last lines of a machine that failed."""
+    if first:
+        return f"process {first.rank} of the TrainJob {name} failed: {first.message}"
     broken = [number for number, (_, phase) in sorted(job.pods.items()) if phase == "Failed"]
     lines = trainer.log(name, (broken or [0])[0])[-_SHOWN_LINES:]
     last = " | ".join(lines) or f"without a word: see `kubectl describe trainjob {name}`"

@@ -37,7 +37,7 @@ class MemberError(GraftlineError):
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message if failure.clear else f"process {failure.rank} failed: {failure.message}")
-        self.failure = failure
+        self.failure, self.may_pass = failure, not failure.clear
 
 
 def is_member() -> bool:

@@ -37,7 +37,7 @@ def fine_tune(
     checkpoints: str = "",
     profile: bool = False,
 ) -> TrainedModel:
-    """Trains a classifier by one of the ranked plans, with a checkpoint after every epoch.
+    """Trains a classifier by one of the ranked plans, with a checkpoint after every epoch and five minutes.
 
     The same call after an interruption resumes after the last checkpoint and ends with the same weights. SIGTERM writes
     a checkpoint and ends with exit code 143. Everything frozen is compared bit by bit with the weights it

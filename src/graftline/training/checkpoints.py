@@ -30,7 +30,7 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, state: dict[str, Any], epoch: int, step: int = 0) -> None:
-        """Saves the state and forgets all but the last two.
+        """Saves the state. Kept are this one, the one before it, the last one after a whole epoch, and none beyond.
 
         Args:
             state: Nested dicts and lists of tensors, numbers and strings.
@@ -43,15 +43,21 @@ class Checkpoints:
         beside = path.with_suffix(".part")
         torch.save(state, beside)
         beside.replace(path)
-        for old in self._paths()[:-_KEPT]:
-            old.unlink()
+        self._forget(path)
         self._mirror(path)
 
     def latest(self) -> dict[str, Any] | None:
         """Returns the newest readable state, None when there is none. Says so when it skips a damaged file."""
         if not self._paths():
             self._fetch()
-        for path in reversed(self._paths()):
+        return self._first_readable(self._paths()[::-1])
+
+    def latest_whole(self) -> dict[str, Any] | None:
+        """Returns the newest readable state after a whole epoch; where it was not kept, the newest of all."""
+        return self._first_readable(sorted(self._paths(), key=_is_whole)[::-1])
+
+    def _first_readable(self, paths: list[Path]) -> dict[str, Any] | None:
+        for path in paths:
             try:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 return state
@@ -67,6 +73,13 @@ class Checkpoints:
             path.unlink()
         if self._store and self._store.exists(self._key()):
             self._store.delete(self._key())
+
+    def _forget(self, newest: Path) -> None:
+        """Removes what is not to be kept; what lies beyond the newest is of steps that were taken back."""
+        until = [path for path in self._paths() if path <= newest]
+        kept = {*until[-_KEPT:], *list(filter(_is_whole, until))[-1:]}
+        for path in set(self._paths()) - kept:
+            path.unlink()
 
     def _mirror(self, path: Path) -> None:
         if not self._store:
@@ -86,3 +99,8 @@ class Checkpoints:
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("epoch-*.pt"))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a checkpoint was saved between two epochs."""
+    return path.stem.endswith("-000000")

@@ -32,6 +32,7 @@ from graftline.training.schedules import schedule_factor
 from graftline.training.stepper import Stepper
 
 _LOOK_EVERY = 8
+_SAVE_EVERY_SECONDS = 300.0
 _PLATEAU_PATIENCE = 2
 _PLATEAU_FACTOR = 0.5
 _LOWEST_FACTOR = 1 / 64
@@ -114,6 +115,7 @@ class Trainer:
         self._pending: list[Tensor] = []
         self._predictions = np.empty(0, dtype=np.int64)
         self._losses = torch.empty(0)
+        self._saved_at = time.monotonic()
 
     def run(self, stages: Sequence[Stage]) -> Progress:
         """Trains through all stages, resuming after the last checkpoint, and leaves the kept weights in the model.
@@ -178,11 +180,13 @@ class Trainer:
             progress.step += 1
             if len(self._pending) >= _LOOK_EVERY:
                 self._look()
-            if self._is_asked(termination) and progress.step < len(batches):
+            asked, due = self._agreed(termination.asked, time.monotonic() - self._saved_at > _SAVE_EVERY_SECONDS)
+            if (asked or due) and progress.step < len(batches):
                 self._look()
                 self._save()
-                say(f"asked to end: saved after step {progress.step} of epoch {progress.epoch + 1}")
-                raise SystemExit(PREEMPTED)
+                if asked:
+                    say(f"asked to end: saved after step {progress.step} of epoch {progress.epoch + 1}")
+                    raise SystemExit(PREEMPTED)
         self._look()
         images = sum(map(len, batches[start:]))
         seconds = time.perf_counter() - started
@@ -209,19 +213,19 @@ class Trainer:
         self._stepper.set_rate(rate)
         self._progress.rates.append(rate)
 
-    def _is_asked(self, termination: Termination) -> bool:
-        """Whether any of the processes was asked to end: all of them must save at the same step."""
+    def _agreed(self, *flags: bool) -> list[bool]:
+        """Returns which flags are set in any of the processes: all of them must save at the same step."""
         if self._accelerator.num_processes == 1:
-            return termination.asked
-        asked = torch.tensor(float(termination.asked), device=self._accelerator.device)
-        return bool(self._accelerator.reduce(asked, reduction="sum").item())
+            return list(flags)
+        raised = torch.tensor(flags, dtype=torch.float32, device=self._accelerator.device)
+        return [bool(count) for count in self._accelerator.reduce(raised, reduction="sum").tolist()]
 
     def _go_back(self, reason: RateTooHigh) -> None:
-        """Returns to the last checkpoint and goes on from there at half the rate."""
+        """Returns to the end of the last epoch and goes on from there at half the rate."""
         factor = self._progress.rate_factor / 2
         if factor < _LOWEST_FACTOR:
             raise GraftlineError(f"{reason}, even at {2 * factor:g} of the learning rate: give a lower --learning_rate")
-        state = from_main(self._accelerator, self._checkpoints.latest)
+        state = from_main(self._accelerator, self._checkpoints.latest_whole)
         assert state is not None, "a run starts with a checkpoint"
         epoch = self._progress.epoch + 1
         self._restore(state)
@@ -305,6 +309,7 @@ class Trainer:
         state = {**self._stepper.state(), "progress": vars(self._progress)}
         self._checkpoints.save(state, self._progress.epoch, self._progress.step)
         self._accelerator.wait_for_everyone()
+        self._saved_at = time.monotonic()
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._stepper.load(state)
