@@ -22,9 +22,9 @@ def augment(
     """
     from pathlib import Path
 
-    from graftline.scaleout.tries import tried
+    from graftline.scaleout.task import as_task
     from graftline.steps.augment import augment as step
 
-    record = tried(step)(Path(dataset.path), Path(policy.path), flips=flips, seed=seed)  # type: ignore[arg-type]
+    record = as_task(step)(Path(dataset.path), Path(policy.path), flips=flips, seed=seed)  # type: ignore[arg-type]
     policy.metadata.update(data_version=record.data_version, reasons=" ".join(record.reasons))
     return record.sha256

@@ -21,10 +21,10 @@ def choose_model(
     """
     from pathlib import Path
 
-    from graftline.scaleout.tries import tried
+    from graftline.scaleout.task import as_task
     from graftline.steps.choose_model import choose_model as step
 
-    record = tried(step)([Path(candidate.path) for candidate in models], Path(model.path))
+    record = as_task(step)([Path(candidate.path) for candidate in models], Path(model.path))
     chosen = next(candidate for candidate in record.candidates if candidate.model == record.chosen)
     model.metadata.update(
         framework="PyTorch",

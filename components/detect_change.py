@@ -30,10 +30,10 @@ def detect_change(
     """
     from pathlib import Path
 
-    from graftline.scaleout.tries import tried
+    from graftline.scaleout.task import as_task
     from graftline.steps.detect_change import detect_change as step
 
-    record = tried(step)(
+    record = as_task(step)(
         source,
         Path(change.path),
         production=production,

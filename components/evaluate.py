@@ -27,10 +27,10 @@ def evaluate(
     import shutil
     from pathlib import Path
 
-    from graftline.scaleout.tries import tried
+    from graftline.scaleout.task import as_task
     from graftline.steps.evaluate import evaluate as step
 
-    record = tried(step)(Path(dataset.path), Path(model.path), Path(evaluation.path), split=split, seed=seed)  # type: ignore[arg-type]
+    record = as_task(step)(Path(dataset.path), Path(model.path), Path(evaluation.path), split=split, seed=seed)  # type: ignore[arg-type]
     shutil.copyfile(Path(evaluation.path) / "report.html", report.path)
     shutil.copyfile(Path(evaluation.path) / "metrics.json", metrics.path)
     for name in ("accuracy", "macro_f1", "calibration_error"):

@@ -25,10 +25,10 @@ def export_onnx(
     """
     from pathlib import Path
 
-    from graftline.scaleout.tries import tried
+    from graftline.scaleout.task import as_task
     from graftline.steps.export_onnx import export_onnx as step
 
-    record = tried(step)(
+    record = as_task(step)(
         Path(dataset.path),
         Path(model.path),
         Path(bundle.path),

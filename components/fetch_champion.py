@@ -27,12 +27,12 @@ def fetch_champion(
     """
     from pathlib import Path
 
-    from graftline.scaleout.tries import tried
+    from graftline.scaleout.task import as_task
     from graftline.steps.fetch_champion import fetch_champion as step
 
     if not inputs_version:
         Path(champion.path).mkdir(parents=True, exist_ok=True)
         return ""
-    record = tried(step)(Path(champion.path), name=name, version=version, tracking_uri=tracking_uri)
+    record = as_task(step)(Path(champion.path), name=name, version=version, tracking_uri=tracking_uri)
     champion.metadata.update(backbone=record.plan.backbone, data_version=record.data_version)
     return record.sha256

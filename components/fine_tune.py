@@ -37,10 +37,10 @@ def fine_tune(
     """
     from pathlib import Path
 
-    from graftline.scaleout.tries import tried
+    from graftline.scaleout.task import as_task
     from graftline.steps.fine_tune import fine_tune as step
 
-    record = tried(step)(
+    record = as_task(step)(
         Path(dataset.path),
         Path(policy.path),
         Path(plans.path),

@@ -27,10 +27,10 @@ def register_model(
     """
     from pathlib import Path
 
-    from graftline.scaleout.tries import tried
+    from graftline.scaleout.task import as_task
     from graftline.steps.register_model import register_model as step
 
-    record = tried(step)(
+    record = as_task(step)(
         Path(dataset.path),
         Path(bundle.path),
         Path(evaluation.path),

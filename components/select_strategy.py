@@ -30,10 +30,10 @@ def select_strategy(
     """
     from pathlib import Path
 
-    from graftline.scaleout.tries import tried
+    from graftline.scaleout.task import as_task
     from graftline.steps.select_strategy import select_strategy as step
 
-    record = tried(step)(
+    record = as_task(step)(
         Path(dataset.path),
         Path(policy.path),
         Path(plans.path),

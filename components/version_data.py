@@ -24,10 +24,10 @@ def version_data(
     """
     from pathlib import Path
 
-    from graftline.scaleout.tries import tried
+    from graftline.scaleout.task import as_task
     from graftline.steps.version_data import version_data as step
 
-    record = tried(step)(
+    record = as_task(step)(
         source,
         Path(dataset.path),
         validation_fraction=validation_fraction,

@@ -12,8 +12,8 @@ from kfp import dsl, kubernetes
 
 from graftline.components.image import IMAGE
 from graftline.pipelines.profile import Profile, Requests, Step, Toleration
-from graftline.scaleout import tries
 from graftline.scaleout.settings import VARIABLE, JobSettings
+from graftline.scaleout.task import TRY, TRY_ON_POD
 
 STORE_KEYS = ("GRAFTLINE_STORE",)
 # Missing where pods get their rights from the cloud, or where the store is the cloud's own.
@@ -153,7 +153,7 @@ def _set_nodes(task: dsl.PipelineTask, selector: dict[str, str], tolerations: li
 
 def _set_access(task: dsl.PipelineTask, profile: Profile) -> None:
     if profile.retries.count:
-        kubernetes.use_field_path_as_env(task, tries.VARIABLE, tries.NAME_ON_POD)
+        kubernetes.use_field_path_as_env(task, TRY, TRY_ON_POD)
     # Where tasks are tried again, each can leave a note for its next try.
     if NEEDS[task.name].store or profile.retries.count:
         _use_secret(task, profile.store.secret, STORE_KEYS)

@@ -169,5 +169,10 @@ def test_a_step_shows_its_record_and_where_it_lies(
 
 
 def test_a_process_does_not_look_through_its_imports_once_more_at_its_end() -> None:
-    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0)); import graftline"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
+    watch = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0)); import graftline"
+    task = "from graftline.scaleout.task import as_task; as_task(print)"
+    program = "import sys, graftline.cli; sys.argv[1:] = ['--version']; graftline.cli.main()"
+    for process, frozen in [(program, True), (task, True), ("import graftline.cli; graftline.evaluate", False)]:
+        command = [sys.executable, "-c", f"{watch}; {process}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.endswith(f"{frozen}\n"), process

@@ -3,8 +3,6 @@
 Every step is a function of this package: `from graftline import fine_tune`.
 """
 
-import atexit
-import gc
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
     from graftline.steps.register_model import register_model
     from graftline.steps.select_strategy import select_strategy
     from graftline.steps.version_data import version_data
-
-# Python would look through all that torch and timm have made once more before it ends, in every step.
-atexit.register(gc.freeze)
 
 __version__ = version("graftline")
 __all__ = [

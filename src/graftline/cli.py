@@ -4,7 +4,9 @@ A command's arguments are its function's parameters, its help is the function's 
 standard error: exit code 2 for how a command was called, 1 for what it met, 130 when it was interrupted.
 """
 
+import atexit
 import difflib
+import gc
 import importlib
 import inspect
 import re
@@ -74,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # Python would look through all that torch and timm have made once more before it ends
+        atexit.register(gc.freeze)
     debug = "--debug" in words
     signal.signal(signal.SIGTERM, _terminate)
     try:

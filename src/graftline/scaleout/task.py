@@ -1,10 +1,12 @@
-"""A task that failed for good tells its later tries, which Kubeflow Pipelines makes whatever the reason was.
+"""A step as a task of a pipeline, in a process or pod of its own, which a cluster tries again after a failure.
 
-Its retries cannot tell a machine that was taken away from a mistake in the data. So each try of a task knows the name
-that Argo Workflows gives it, `RUN.fine-tune(1)` for the second one; one that fails by a mistake leaves a note in the
-store, and those after it end at once.
+Kubeflow Pipelines cannot tell a machine that was taken away from a mistake in the data: it tries again whatever failed.
+So each try knows the name that Argo Workflows gives it, `RUN.fine-tune(1)` for the second one; one that fails by a
+mistake leaves a note in the store, and those after it end at once.
 """
 
+import atexit
+import gc
 import os
 import re
 import tempfile
@@ -20,9 +22,9 @@ from graftline.progress import say
 from graftline.storage import Store
 from graftline.storage.connect import lasting_store
 
-VARIABLE = "GRAFTLINE_TRY"
+TRY = "GRAFTLINE_TRY"
 # Where Kubernetes finds a try's name; Argo Workflows writes it on every pod.
-NAME_ON_POD = "metadata.annotations['workflows.argoproj.io/node-name']"
+TRY_ON_POD = "metadata.annotations['workflows.argoproj.io/node-name']"
 
 _NAME = re.compile(r"(.+)\((\d+)\)")
 # What Python raises for mistakes in a program; all else (RuntimeError, OSError) may be a machine's or the network's.
@@ -45,14 +47,17 @@ class FailedForGoodError(GraftlineError):
     """An earlier try of this task failed by a mistake, so this one was not made."""
 
 
-def tried(step: Callable[P, T]) -> Callable[P, T]:
-    """Returns a step that is not tried again after a mistake.
+def as_task(step: Callable[P, T]) -> Callable[P, T]:
+    """Returns a step that is all that its process does, and is not tried again after a mistake.
 
     A mistake is a GraftlineError other than those that may pass, or an error of Python's that programs make. What was
     killed, ran out of memory or met a failing network, device or machine is tried again. Where no cluster names the
     try (`GRAFTLINE_TRY`), or there is no store to leave a note in, the step is returned as it is.
     """
-    found, store = _NAME.fullmatch(os.environ.get(VARIABLE, "")), lasting_store()
+    # Python would look through all that torch and timm have made once more before it ends.
+    atexit.register(gc.freeze)
+    found = _NAME.fullmatch(os.environ.get(TRY, ""))
+    store = lasting_store() if found else None
     if not (found and store):
         return step
     note, number = _Note(store, found[1]), int(found[2])

@@ -13,7 +13,7 @@ from graftline.components.version_data import version_data
 from graftline.errors import DataError, GraftlineError, StoreError, WeightsError
 from graftline.scaleout.launch import MemberError
 from graftline.scaleout.member import Failure
-from graftline.scaleout.tries import VARIABLE, FailedForGoodError, tried
+from graftline.scaleout.task import TRY, FailedForGoodError, as_task
 
 TASK = "graftline-train-x7k2p.root.version-data.executor"
 
@@ -37,8 +37,8 @@ class Task:
                 raise error
             return "done"
 
-        self._monkeypatch.setenv(VARIABLE, f"{self._name}({number})")
-        return tried(step)()
+        self._monkeypatch.setenv(TRY, f"{self._name}({number})")
+        return as_task(step)()
 
 
 MISTAKES = [
@@ -100,14 +100,14 @@ def test_a_run_made_anew_and_other_tasks_know_nothing_of_it(monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["", TASK])
 def test_without_numbered_tries_nothing_is_written(name: str, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, name)
+    monkeypatch.setenv(TRY, name)
 
     def step() -> None:
         raise DataError("broken")
 
-    assert tried(step) is step
+    assert as_task(step) is step
     with pytest.raises(DataError):
-        tried(step)()
+        as_task(step)()
     assert not store.exists()
 
 
@@ -133,20 +133,20 @@ def test_a_component_ends_at_once_even_when_its_source_has_come(
 ) -> None:
     source, folder = tmp_path / "manifest.csv", Folder(tmp_path / "dataset")
     keys = {"code_version": "", "source_fingerprint": ""}
-    monkeypatch.setenv(VARIABLE, f"{TASK}(0)")
+    monkeypatch.setenv(TRY, f"{TASK}(0)")
     with pytest.raises(GraftlineError, match=r"manifest\.csv"):
         version_data.python_func(str(source), folder, **keys)
     source.write_text(solar_manifest.read_text())
-    monkeypatch.setenv(VARIABLE, f"{TASK}(1)")
+    monkeypatch.setenv(TRY, f"{TASK}(1)")
     with pytest.raises(FailedForGoodError, match=r"in try 1: .*manifest\.csv"):
         version_data.python_func(str(source), folder, **keys)
-    monkeypatch.setenv(VARIABLE, f"{TASK}(0)")
+    monkeypatch.setenv(TRY, f"{TASK}(0)")
     assert version_data.python_func(str(source), folder, **keys) == folder.metadata["version"]
 
 
 def test_a_try_that_was_killed_leaves_no_note(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "import time; from graftline.scaleout.tries import tried; tried(lambda: (print(1), time.sleep(60)))()"
-    environment = os.environ | {VARIABLE: f"{TASK}(0)", "PYTHONUNBUFFERED": "1"}
+    program = "import time; from graftline.scaleout.task import as_task; as_task(lambda: (print(1), time.sleep(60)))()"
+    environment = os.environ | {TRY: f"{TASK}(0)", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE)
     assert process.stdout and process.stdout.readline()
     process.send_signal(signal.SIGKILL)
