@@ -96,8 +96,11 @@ def test_orchestration_benchmark_reads_runs_and_counts_what_they_cost(
     assert benchmark.import_seconds(log) == {"outside the steps": 0.002, "fine_tune": 2.0}
     pipeline = [benchmark.Measured(whole, {"augment": 3.0, "evaluate": 4.0}) for whole in (11.0, 12.0, 10.0)]
     alone = [benchmark.Measured(10.0, {"augment": 2.0, "evaluate": 4.0})] * 3
-    *table, last = benchmark._table(pipeline, alone, {"pipeline": {"augment": 1.5}, "alone": {"augment": 0.5}})
+    *table, last, fastest = benchmark._table(pipeline, alone, {"pipeline": {"augment": 1.5}, "alone": {"augment": 0.5}})
     assert last.startswith("overhead: 10.00 (0.00 to 20.00) %, 1.00 (0.00 to 2.00) seconds; median of 3 rounds")
+    disturbed = [benchmark.Measured(8.0, {"augment": 4.0, "evaluate": 3.0}), *alone[1:]]
+    assert fastest == "by the fastest of each step: 0.0 %, 0.0 seconds"
+    assert benchmark._undisturbed(pipeline, disturbed) == "by the fastest of each step: 66.7 %, 4.0 seconds"
     assert table[1].split() == [
         "augment",
         "3.00",
