@@ -65,7 +65,7 @@ def measure(kept: bool, steps: int, batch: int, side: int, folded: bool = True) 
     from graftline.training.depthwise import speed_up_depthwise
 
     if not kept:
-        device._keep_freed_memory = lambda: None
+        device.keep_freed_memory = lambda: None
     accelerator = device.make_accelerator("cpu")
     model = build_empty(BACKBONE, CLASSES).to(memory_format=torch.channels_last).eval()
     images = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)

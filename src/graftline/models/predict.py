@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from graftline.models.memory import keep_freed_memory
 from graftline.progress import track
 
 
@@ -42,6 +43,8 @@ def predict(
         float32 [n, classes], rows sum to 1.
     """
     device = next(model.parameters()).device
+    if device.type == "cpu":
+        keep_freed_memory()
     starts = range(0, len(images), batch_size)
     batches = []
     for start in track(starts, "predicting"):

@@ -1,9 +1,7 @@
 """Which device and precision training runs on, through accelerate."""
 
-import ctypes
 import os
 import shutil
-import sys
 from datetime import timedelta
 
 import torch
@@ -12,13 +10,13 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from graftline.errors import GraftlineError, check_choice
+from graftline.models.memory import keep_freed_memory
 from graftline.training.agreement import from_main
 from graftline.training.speed import LAYOUTS, choose_fastest
 
 _CHOICES = ("auto", "cpu", "cuda")
 _WAIT = timedelta(hours=12)  # the others wait while the main process decodes images or computes features
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # from malloc.h of the GNU C library
 
 
 class Machine(Accelerator):
@@ -65,7 +63,7 @@ def make_accelerator(
         raise GraftlineError("device 'cuda' was asked for but PyTorch finds no CUDA GPU: use --device auto or cpu")
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     if on_cpu:
-        _keep_freed_memory()
+        keep_freed_memory()
     if on_cpu and precision == "fp16":
         raise GraftlineError("precision fp16 needs a GPU: on this device use auto, bf16 or fp32")
     if on_cpu and torch_compile and not shutil.which(os.environ.get("CXX", "g++")):
@@ -88,18 +86,3 @@ def _start(on_cpu: bool, precision: str, memory_format: str, torch_compile: bool
 def is_fast_bfloat16_cpu(accelerator: Accelerator) -> bool:
     """Whether training runs on a CPU under bfloat16 autocast."""
     return accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16"
-
-
-def _keep_freed_memory() -> None:
-    """Lets the GNU C library reuse freed tensors instead of giving them back and asking for new, zeroed pages.
-
-    By default each large tensor is a mapping of its own, and a training step spends much of its time in page faults
-    (`benchmarks/memory.py` measures it).
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "gnu_get_libc_version"):
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        library.mallopt(_M_TOP_PAD, 2**24)

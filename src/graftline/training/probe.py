@@ -1,9 +1,11 @@
 """Linear probes: the head solved to convergence on fixed features, its strength of regularisation cross-validated."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
@@ -52,15 +54,21 @@ def cross_validate(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> P
     folds = int(min(_FOLDS, np.bincount(labels)[np.unique(labels)].min()))
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels))
     predictions = np.empty((len(_STRENGTHS), len(labels)), dtype=np.int64)
-    for train, held_out in track(splits, "cross-validating the probe"):
-        mean, scale = _standardisation(features[train])
-        standard = (features - mean) / scale
-        solver = LogisticRegression(max_iter=_ITERATIONS, tol=_SEARCH_TOLERANCE, warm_start=True)
-        for row, strength in enumerate(_STRENGTHS):  # from strong to weak, each starts where the last one ended
-            solver.set_params(C=strength).fit(standard[train], labels[train])
-            predictions[row, held_out] = solver.predict(standard[held_out])
+    side_by_side = Parallel(n_jobs=min(folds, os.cpu_count() or 1), prefer="threads", return_as="generator")
+    answers = side_by_side(delayed(_hold_out)(features, labels, *split) for split in splits)
+    for (_, held_out), answer in zip(splits, track(answers, "cross-validating the probe", folds), strict=True):
+        predictions[:, held_out] = answer
     best = int(np.argmax((predictions == labels).mean(1)))
     return ProbeResult(_STRENGTHS[best], predictions[best], folds)
+
+
+def _hold_out(features: np.ndarray, labels: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Returns the classes of the held-out images, [strengths, held out], by probes on the others."""
+    mean, scale = _standardisation(features[train])
+    known, unknown = ((features[part] - mean) / scale for part in (train, held_out))
+    solver = LogisticRegression(max_iter=_ITERATIONS, tol=_SEARCH_TOLERANCE, warm_start=True)
+    # From strong to weak, each starts where the last one ended.
+    return np.stack([solver.set_params(C=one).fit(known, labels[train]).predict(unknown) for one in _STRENGTHS])
 
 
 @_one_thread

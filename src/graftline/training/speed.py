@@ -1,6 +1,6 @@
 """Which precision and memory layout this machine trains fastest in: measured once, then remembered.
 
-The measurement takes less than ten seconds: training steps of EfficientNet-Lite0, whose pointwise and depthwise convolutions
+The measurement takes a few seconds: training steps of EfficientNet-Lite0, whose pointwise and depthwise convolutions
 are what most small networks are made of, with random weights. On a CPU it counts processor time on one thread, which
 other work on the machine hardly changes. What is remembered depends on the processor and the versions of torch and
 timm, so that a resumed run does as the first one did.
@@ -27,7 +27,7 @@ from graftline.workspace import cache_folder
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BACKBONE, _SIDE = "tf_efficientnet_lite0", 160
-_IMAGES, _ROUNDS = 16, 2  # on fewer images the weights' conversion to bf16 weighs too much
+_IMAGES, _ROUNDS = 8, 2  # on fewer images the weights' conversion to bf16 weighs too much
 _HOPELESS = 3.0  # times slower on one image: not worth measuring further
 _GAIN = 0.9  # what is less usual must take at most this share of the time
 
@@ -39,7 +39,7 @@ class Speed:
     Attributes:
         precision: "fp32", "bf16" or "fp16".
         layout: "channels_last" or "contiguous".
-        seconds: Of the fastest of several steps on sixteen images, on one thread of a CPU; infinite where one image
+        seconds: Of the fastest of two steps on eight images, on one thread of a CPU; infinite where one image
             showed that it is hopeless.
     """
 
