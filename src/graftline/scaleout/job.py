@@ -4,7 +4,6 @@ The job's name says what it computes, so that a task that is tried again finds t
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -116,10 +115,7 @@ def _start(trainer: Trainer, store: Store, work: _Work) -> bool:
         # What an earlier try has sent is the same: the job's name says its content.
         if not store.exists(f"{work.key}/{name}/{RECORD_FILE}"):
             send_folder(store, folder, f"{work.key}/{name}")
-    with tempfile.TemporaryDirectory(prefix="graftline-") as scratch:
-        sent = Path(scratch) / ARGUMENTS
-        sent.write_text(json.dumps({"folders": list(work.folders), "options": work.options}))
-        store.upload(sent, f"{work.key}/{ARGUMENTS}")
+    store.write_text(json.dumps({"folders": list(work.folders), "options": work.options}), f"{work.key}/{ARGUMENTS}")
     command = ["python", "-m", "graftline.scaleout.node", work.key, work.function]
     trainer.create(work.name, work.settings, command)
     say(f"the TrainJob {work.name} is created in {trainer.namespace}: {work.settings.nodes} nodes")
@@ -217,7 +213,4 @@ def _reason(trainer: Trainer, name: str, job: Job, first: Failure | None) -> str
 
 
 def _failures(store: Store, key: str) -> list[Failure]:
-    with tempfile.TemporaryDirectory(prefix="graftline-") as scratch:
-        for index, name in enumerate(store.keys(key)):
-            store.download(name, Path(scratch) / f"{index}.json")
-        return [Failure.model_validate_json(path.read_text()) for path in sorted(Path(scratch).glob("*.json"))]
+    return [Failure.model_validate_json(store.read_text(name)) for name in store.keys(key)]

@@ -32,7 +32,7 @@ def main(key: str, function: str) -> int:
             _train(store, key, function, Path(folder), is_first=rank == "0")
     except GraftlineError as error:
         if isinstance(error, MemberError):
-            _tell(store, f"{key}/{FAILURES}/{rank}.json", error)
+            store.write_text(error.failure.model_dump_json(), f"{key}/{FAILURES}/{rank}.json")
         print(f"graftline: {error}", file=sys.stderr)
         return 1
     return 0
@@ -48,19 +48,10 @@ def _train(store: Store, key: str, function: str, folder: Path, is_first: bool) 
 
 
 def _fetch_arguments(store: Store, key: str, folder: Path) -> dict[str, Any]:
-    store.download(f"{key}/{ARGUMENTS}", folder / ARGUMENTS)
-    sent: dict[str, Any] = json.loads((folder / ARGUMENTS).read_text())
+    sent: dict[str, Any] = json.loads(store.read_text(f"{key}/{ARGUMENTS}"))
     for name in sent["folders"]:
         fetch_folder(store, f"{key}/{name}", folder / name)
     return sent["options"] | {name: folder / name for name in sent["folders"]}
-
-
-def _tell(store: Store, key: str, error: MemberError) -> None:
-    """Leaves what went wrong where the task that waits for the job finds it."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        file.write(error.failure.model_dump_json())
-        file.flush()
-        store.upload(Path(file.name), key)
 
 
 def _read_secrets() -> None:

@@ -9,15 +9,13 @@ import atexit
 import gc
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from graftline.errors import GraftlineError, StoreError
-from graftline.files import sha256_bytes, write_atomic
+from graftline.files import sha256_bytes
 from graftline.progress import say
 from graftline.storage import Store
 from graftline.storage.connect import lasting_store
@@ -105,16 +103,12 @@ class _Note:
         if number == 0:
             self.store.delete(self._key)
         elif self.store.exists(self._key):
-            with tempfile.TemporaryDirectory(prefix="graftline-") as scratch:
-                self.store.download(self._key, Path(scratch) / "note")
-                raise FailedForGoodError((Path(scratch) / "note").read_text())
+            raise FailedForGoodError(self.store.read_text(self._key))
 
     def leave(self, number: int, error: Exception) -> None:
         """Tells later tries why they need not be made."""
         reason = str(error) if isinstance(error, GraftlineError) else f"{type(error).__name__}: {error}"
-        with tempfile.TemporaryDirectory(prefix="graftline-") as scratch:
-            write_atomic(Path(scratch) / "note", f"not tried again after a mistake in try {number + 1}: {reason}")
-            try:
-                self.store.upload(Path(scratch) / "note", self._key)
-            except StoreError as refusal:
-                say(f"this task may be tried again in vain: {refusal}")
+        try:
+            self.store.write_text(f"not tried again after a mistake in try {number + 1}: {reason}", self._key)
+        except StoreError as refusal:
+            say(f"this task may be tried again in vain: {refusal}")

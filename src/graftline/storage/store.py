@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -75,6 +76,28 @@ class Store:
                 self._client.download_file(self._bucket, self._object(key), str(path))
             else:
                 _copy_beside(Path(self.child(key)), path)
+
+    def write_text(self, text: str, key: str) -> None:
+        """Puts a text at `key`, in the place of what is there.
+
+        Raises:
+            StoreError: The store refuses or does not answer.
+        """
+        with tempfile.TemporaryDirectory(prefix="graftline-") as scratch:
+            path = Path(scratch) / "text"
+            path.write_text(text)
+            self.upload(path, key)
+
+    def read_text(self, key: str) -> str:
+        """Returns the text at `key`.
+
+        Raises:
+            StoreError: There is nothing at `key`, or the store refuses or does not answer.
+        """
+        with tempfile.TemporaryDirectory(prefix="graftline-") as scratch:
+            path = Path(scratch) / "text"
+            self.download(key, path)
+            return path.read_text()
 
     def exists(self, key: str) -> bool:
         """Returns whether a file lies at `key`.

@@ -1,16 +1,15 @@
 """Linear probes: the head solved to convergence on fixed features, its strength of regularisation cross-validated."""
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from graftline.data.parallel import map_threads
 from graftline.progress import track
 
 _STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -54,8 +53,7 @@ def cross_validate(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> P
     folds = int(min(_FOLDS, np.bincount(labels)[np.unique(labels)].min()))
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels))
     predictions = np.empty((len(_STRENGTHS), len(labels)), dtype=np.int64)
-    side_by_side = Parallel(n_jobs=min(folds, os.cpu_count() or 1), prefer="threads", return_as="generator")
-    answers = side_by_side(delayed(_hold_out)(features, labels, *split) for split in splits)
+    answers = map_threads(lambda split: _hold_out(features, labels, *split), splits)
     for (_, held_out), answer in zip(splits, track(answers, "cross-validating the probe", folds), strict=True):
         predictions[:, held_out] = answer
     best = int(np.argmax((predictions == labels).mean(1)))
