@@ -13,7 +13,7 @@ from graftline.errors import GraftlineError
 from graftline.models.trained import load_trained
 from graftline.records import AugmentationPolicy, TrainedModel, TransferPlans, read_record
 from graftline.training import loop
-from graftline.training.checkpoints import Checkpoints
+from graftline.training.checkpoints import Checkpoints, run_name
 from graftline.training.depthwise import speed_up_depthwise
 from graftline.training.probe import cross_validate, solve_head
 from graftline.training.schedules import FINAL_SHARE, schedule_factor
@@ -81,6 +81,13 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None
     state = checkpoints.latest()
     assert state is not None and state["epoch"] == 2
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_checkpoints_of_another_version_are_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = run_name(["data", "plan"])
+    assert name == run_name(["data", "plan"]) != run_name(["data", "other plan"])
+    monkeypatch.setattr("graftline.training.checkpoints.version", lambda tool: f"{tool} of tomorrow")
+    assert name != run_name(["data", "plan"])
 
 
 def test_steps_that_were_taken_back_leave_no_checkpoint(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from graftline.files import output_folder, sha256_bytes, write_atomic
+from graftline.files import output_folder, write_atomic
 from graftline.progress import say
 from graftline.records import AugmentationPolicy, DataVersion, TrainedModel, TransferPlan, TransferPlans, read_record
 from graftline.workspace import workspace
@@ -83,7 +83,7 @@ def fine_tune(
     from graftline.scaleout.hand_over import handed_over
     from graftline.storage.connect import lasting_store
     from graftline.training.agreement import from_main
-    from graftline.training.checkpoints import Checkpoints
+    from graftline.training.checkpoints import Checkpoints, run_name
     from graftline.training.device import make_accelerator
     from graftline.training.profile import StepTimer
     from graftline.transfer.settings import change_plan, read_plan
@@ -101,7 +101,7 @@ def fine_tune(
     start = load_champion(champion, data.classes) if champion and plan.champion else None
     accelerator = make_accelerator(device, precision, memory_format, torch_compile)
     parts = [data.version, chosen.sha256, plan.model_dump_json(), str(seed), accelerator.arithmetic, str(torch_compile)]
-    run = Path(checkpoints or workspace() / "checkpoints") / sha256_bytes("\n".join(parts).encode())[:16]
+    run = Path(checkpoints or workspace() / "checkpoints") / run_name(parts)
     saved = Checkpoints(run, None if checkpoints else lasting_store(), accelerator.is_main_process)
     timer = StepTimer(profile, accelerator.device)
     with timer.whole(), timer.section("decode"), accelerator.local_main_process_first():  # it fills the cache

@@ -3,17 +3,30 @@
 They hold tensors, numbers and strings only and are read with `weights_only=True`, so nothing in them is executed.
 """
 
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from graftline.errors import StoreError
+from graftline.files import sha256_bytes
 from graftline.progress import say
 from graftline.storage.store import Store
 
 _KEPT = 2
 _MIRRORED = "latest.pt"
+_TOOLS = ("graftline", "timm", "torch")
+
+
+def run_name(parts: Sequence[str]) -> str:
+    """Names a training run by what decides its weights, and by the versions that its checkpoints can be read with.
+
+    Args:
+        parts: Data, policy, plan, seed, arithmetic.
+    """
+    return sha256_bytes("\n".join([*parts, *map(version, _TOOLS)]).encode())[:16]
 
 
 class Checkpoints:
