@@ -51,10 +51,10 @@ def test_overfitting_is_seen_when_only_the_training_loss_falls() -> None:
 
 
 def test_a_class_that_is_never_predicted_is_named() -> None:
-    labels = np.array([0, 1, 2, 2])
-    assert not watch_classes(1, labels, labels)
-    (event,) = watch_classes(1, np.array([0, 1, 1, 1]), labels)
-    assert "2" in event.message
+    labels, classes = np.array([0, 1, 2, 2]), ["break", "crack", "fray"]
+    assert not watch_classes(1, labels, labels, classes)
+    (event,) = watch_classes(1, np.array([0, 1, 1, 1]), labels, classes)
+    assert "never predicted on validation: fray;" in event.message
 
 
 def test_few_validation_images_are_said() -> None:

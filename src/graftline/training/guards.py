@@ -108,17 +108,20 @@ def watch_overfitting(history: Sequence[dict[str, float]]) -> list[TrainingEvent
     return [TrainingEvent(epoch=int(recent[-1]["epoch"]), kind="overfitting", message=message)]
 
 
-def watch_classes(epoch: int, predictions: np.ndarray, labels: np.ndarray) -> list[TrainingEvent]:
+def watch_classes(
+    epoch: int, predictions: np.ndarray, labels: np.ndarray, classes: Sequence[str]
+) -> list[TrainingEvent]:
     """Says which classes are never predicted although validation holds them.
 
     Args:
         epoch: Of the weights.
         predictions: int [n].
         labels: int [n].
+        classes: Their names.
     """
     missing = sorted(set(labels.tolist()) - set(predictions.tolist()))
     if not missing:
         return []
-    names = ", ".join(map(str, missing))
-    message = f"never predicted on validation: class number {names}; balance=class_weights or sampling may help"
+    names = ", ".join(classes[number] for number in missing)
+    message = f"never predicted on validation: {names}; balance=class_weights or sampling may help"
     return [TrainingEvent(epoch=epoch, kind="class_never_predicted", message=message)]

@@ -90,6 +90,7 @@ class Trainer:
         plan: Batch size, schedule, patience.
         train_labels: int [n], labels of the training images.
         validation: Validation images of the plan's size.
+        classes: Names of the classes.
         accelerator: Device, precision, processes.
         checkpoints: Where to save and resume.
         seed: Of the order of the images.
@@ -101,6 +102,7 @@ class Trainer:
         plan: TransferPlan,
         train_labels: np.ndarray,
         validation: Images,
+        classes: Sequence[str],
         accelerator: Accelerator,
         checkpoints: Checkpoints,
         seed: int,
@@ -110,8 +112,8 @@ class Trainer:
         self._accelerator, self._checkpoints = accelerator, checkpoints
         self._groups = layer_groups(stepper.model)
         self._progress = Progress()
-        self._classes = int(train_labels.max()) + 1
-        self._watch = LossWatch(self._classes)
+        self._classes = classes
+        self._watch = LossWatch(len(classes))
         self._pending: list[Tensor] = []
         self._predictions = np.empty(0, dtype=np.int64)
         self._losses = torch.empty(0)
@@ -260,7 +262,7 @@ class Trainer:
             say(f"validation loss has stalled: the learning rate is now {progress.rate_factor:g} of its start")
         losses = f"validation accuracy {accuracy:.4f}, loss {row['validation_loss']:.4f}"
         say(f"epoch {progress.epoch} of {self._plan.epochs}: {losses}" if progress.epoch else f"start: {losses}")
-        self._note(watch_classes(progress.epoch, self._predictions, self._validation.labels))
+        self._note(watch_classes(progress.epoch, self._predictions, self._validation.labels, self._classes))
         self._note(watch_overfitting(progress.history))
 
     def _snapshot(self, accuracy: float) -> dict[str, Any]:
@@ -314,5 +316,5 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         self._stepper.load(state)
         self._progress = Progress(**state["progress"])
-        self._watch = LossWatch(self._classes, **self._progress.watch)
+        self._watch = LossWatch(len(self._classes), **self._progress.watch)
         self._pending.clear()

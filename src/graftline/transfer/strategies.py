@@ -46,14 +46,14 @@ class TransferData:
         train: Training split at the plan's image size.
         validation: Validation split at the plan's image size.
         large: Training split, somewhat larger, that random crops are cut from; its labels are those of `train`.
-        classes: Number of classes.
+        classes: Their names.
     """
 
     version: str
     train: Images
     validation: Images
     large: np.ndarray
-    classes: int
+    classes: list[str]
 
 
 @dataclass
@@ -96,7 +96,7 @@ def load_transfer_data(dataset: Path, plan: TransferPlan) -> TransferData:
     )
     augments = plan.strategy != "feature_extraction" or plan.views > 1
     large = load_images(dataset, "train", _crop_source_side(plan.image_size), how) if augments else train.pixels
-    return TransferData(record.version, train, validation, large, len(record.classes))
+    return TransferData(record.version, train, validation, large, record.classes)
 
 
 def _crop_source_side(image_size: int) -> int:
@@ -138,10 +138,11 @@ def carry_out(
     """
     job = _Job(plan, policy, data, accelerator, seed, timer or StepTimer(), champion)
     with _made_ready(job) as ready:
-        trainer = Trainer(ready.stepper, plan, data.train.labels, data.validation, accelerator, checkpoints, seed)
+        labels, validation = data.train.labels, data.validation
+        trainer = Trainer(ready.stepper, plan, labels, validation, data.classes, accelerator, checkpoints, seed)
         with job.timer.whole():
             progress = trainer.run(ready.stages)
-    images = len(data.validation.labels)
+    images = len(validation.labels)
     accuracy = wilson(round(progress.kept["accuracy"] * images), images)
     return TransferResult(
         model=ready.model.cpu(),
@@ -212,7 +213,7 @@ class _Ready:
 def _made_ready(job: _Job) -> Iterator[_Ready]:
     """Builds the model, solves its head and folds its norms; at the end the frozen layers are proven unmoved."""
     plan, accelerator = job.plan, job.accelerator
-    start = build_start(plan, job.data.classes, job.seed, job.champion)
+    start = build_start(plan, len(job.data.classes), job.seed, job.champion)
     model = start.model
     spec, groups = input_spec(plan.backbone), layer_groups(model)
     if plan.group_rates and len(plan.group_rates) != len(groups):
