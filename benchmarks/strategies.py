@@ -79,15 +79,16 @@ def _measure(folder: Path, plans: Path, rank: int, plan: TransferPlan, seeds: in
         measured = json.loads(result.read_text())
         accuracies.append(measured["accuracy"])
         seconds.append(measured["seconds"])
-    spread = statistics.stdev(accuracies) if seeds > 1 else 0.0
+    spread = statistics.stdev(accuracies) if seeds > 1 else None
     row = {"data": folder.name, "plan": plan.name, "rank": rank, "seeds": seeds, "test_images": measured["n"]}
     return {**row, "accuracy": statistics.mean(accuracies), "spread": spread, "seconds": statistics.median(seconds)}
 
 
 def _line(row: dict[str, object]) -> str:
+    spread = f" ± {row['spread']:.4f}" if row["spread"] is not None else ""
     return (
-        f"{row['data']:14} {row['rank']} {row['plan']:62} {row['accuracy']:.4f} ± {row['spread']:.4f} "
-        f"(n = {row['seeds']} seeds, {row['test_images']} test images)  {row['seconds']:.0f} s"
+        f"{row['data']:14} {row['rank']} {row['plan']:62} {row['accuracy']:.4f}{spread} "
+        f"(seeds: {row['seeds']}, test images: {row['test_images']})  {row['seconds']:.0f} s"
     )
 
 
