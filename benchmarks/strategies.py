@@ -1,16 +1,24 @@
-"""Every strategy on several sets of images and backbones: test accuracy (mean and spread over seeds) and seconds.
+"""The strategies on several sets of images and backbones: test accuracy (mean and spread over seeds) and seconds.
 
-Run: python benchmarks/strategies.py [SOURCE ...] [--backbones NAME,...] [--seeds N] [--ranks N,...]
-A SOURCE is what `graftline run` takes; none means the demo's solar cells. Every plan that select_strategy ranks is
-trained as it is. A set has the same test split for every plan, backbone and seed; nothing is chosen by the test images.
+Run: python benchmarks/strategies.py [SOURCE ...] [--backbones NAME,...] [--strategies NAME,...] [--seeds N] [--jobs N]
+A SOURCE is what `graftline run` takes; none means the demo's solar cells. Of each strategy, the plan that
+select_strategy ranks first is trained as it is. A set has the same test split for every plan, backbone and seed;
+nothing is chosen by the test images. With --jobs, several trainings run side by side, each on its part of the
+processor's threads: more of them in the same time, but each takes longer, so their seconds count only where no
+training had the machine for itself.
 """
 
 import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from _common import RESULTS
 
 from graftline import augment, evaluate, fine_tune, select_strategy, version_data
@@ -19,30 +27,66 @@ from graftline.orchestration.demo import demo_data
 from graftline.records import TransferPlan, TransferPlans, read_record
 from graftline.storage import connect_store
 
+HEADER = "| images | plan | test accuracy (mean ± standard deviation) | seeds | test images | seconds | threads |"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A plan, trained once per seed."""
+
+    folder: Path
+    plans: Path
+    rank: int
+    plan: TransferPlan
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one training gave.
+
+    Attributes:
+        accuracy: On the test images.
+        n: Number of test images.
+        seconds: Of `fine_tune`.
+        threads: It computed on.
+    """
+
+    accuracy: float
+    n: int
+    seconds: float
+    threads: int
+
 
 def main() -> None:
     options = _options()
-    rows = []
+    cases = []
     for source in options.sources or [str(demo_data(options.work / "demo-data"))]:
         folder = options.work / Path(source).stem
         _prepare(source, folder)
         for backbone in options.backbones.split(","):
-            plans = _plan(folder, backbone)
-            for rank, plan in enumerate(read_record(plans, TransferPlans).plans, 1):
-                if str(rank) in options.ranks.split(","):
-                    rows.append(_measure(folder, plans, rank, plan, options.seeds))
-                    print(_line(rows[-1]), flush=True)
-    write_atomic(RESULTS / "strategies.json", json.dumps(rows, indent=2) + "\n")
-    print(f"every figure: {RESULTS / 'strategies.json'}")
+            cases += _cases(folder, backbone, options.strategies.split(","), options.every_plan)
+    threads = max(1, torch.get_num_threads() // options.jobs)
+    rows = []
+    with ProcessPoolExecutor(options.jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as workers:
+        for case, results in _train_all(workers, cases, options.seeds):
+            print(_line(case, results) if rows else f"{HEADER}\n{'|---' * 7}|\n{_line(case, results)}", flush=True)
+            plan = {"data": case.folder.name, "plan": case.plan.name, "rank": case.rank}
+            rows.append({**plan, "seeds": list(map(asdict, results))})
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(options.out, json.dumps(rows, indent=2) + "\n")
+    print(f"\nall figures: {options.out}")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", metavar="SOURCE")
     parser.add_argument("--backbones", default="tf_efficientnet_lite0")
+    parser.add_argument("--strategies", default="feature_extraction,fine_tuning,progressive_unfreezing")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--ranks", default="1,2,3,4", help="which of the plans")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
+    parser.add_argument("--every-plan", action="store_true", help="not only the first one of each strategy")
     parser.add_argument("--work", type=Path, default=RESULTS / "strategies-work", help="kept, so that a run resumes")
+    parser.add_argument("--out", type=Path, default=RESULTS / "strategies.json", help="file for all figures")
     return parser.parse_args()
 
 
@@ -56,40 +100,50 @@ def _prepare(source: str, folder: Path) -> None:
     augment(folder / "dataset", folder / "policy")
 
 
-def _plan(folder: Path, backbone: str) -> Path:
-    """Ranks the plans of one backbone once."""
+def _cases(folder: Path, backbone: str, strategies: list[str], every_plan: bool) -> list[Case]:
+    """Ranks the plans of one backbone once and returns those of the strategies."""
     plans = folder / f"plans-{backbone}"
     if not plans.exists():
         select_strategy(folder / "dataset", folder / "policy", plans, backbones=backbone)
-    return plans
+    ranked = read_record(plans, TransferPlans).plans
+    cases = [Case(folder, plans, rank, plan) for rank, plan in enumerate(ranked, 1) if plan.strategy in strategies]
+    first = {case.plan.strategy: case for case in reversed(cases)}
+    return [case for case in cases if every_plan or case is first[case.plan.strategy]]
 
 
-def _measure(folder: Path, plans: Path, rank: int, plan: TransferPlan, seeds: int) -> dict[str, object]:
-    """Trains and measures once per seed; what is already there is not done again."""
-    accuracies, seconds = [], []
-    for seed in range(seeds):
-        out = folder / f"{plan.backbone}-{rank}-{seed}"
-        result = out / "result.json"
-        if not result.exists():
-            started = time.perf_counter()
-            fine_tune(folder / "dataset", folder / "policy", plans, out / "model", rank=rank, seed=seed)
-            spent = time.perf_counter() - started
-            accuracy = evaluate(folder / "dataset", out / "model", out / "evaluation").accuracy
-            write_atomic(result, json.dumps({"accuracy": accuracy.value, "n": accuracy.n, "seconds": spent}))
-        measured = json.loads(result.read_text())
-        accuracies.append(measured["accuracy"])
-        seconds.append(measured["seconds"])
-    spread = statistics.stdev(accuracies) if seeds > 1 else None
-    row = {"data": folder.name, "plan": plan.name, "rank": rank, "seeds": seeds, "test_images": measured["n"]}
-    return {**row, "accuracy": statistics.mean(accuracies), "spread": spread, "seconds": statistics.median(seconds)}
+def _train_all(workers: Executor, cases: list[Case], seeds: int) -> Iterator[tuple[Case, list[Result]]]:
+    """Yields each case once all its seeds are trained, in order."""
+    pending = [(case, [workers.submit(_train, case, seed) for seed in range(seeds)]) for case in cases]
+    try:
+        for case, results in pending:
+            yield case, [each.result() for each in results]
+    except BaseException:
+        workers.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
-def _line(row: dict[str, object]) -> str:
-    spread = f" ± {row['spread']:.4f}" if row["spread"] is not None else ""
-    return (
-        f"{row['data']:14} {row['rank']} {row['plan']:62} {row['accuracy']:.4f}{spread} "
-        f"(seeds: {row['seeds']}, test images: {row['test_images']})  {row['seconds']:.0f} s"
-    )
+def _train(case: Case, seed: int) -> Result:
+    """Trains and measures; what is already there is not done again."""
+    out = case.folder / f"{case.plan.backbone}-{case.rank}-{seed}"
+    kept = out / "result.json"
+    if not kept.exists():
+        dataset = case.folder / "dataset"
+        started = time.perf_counter()
+        fine_tune(dataset, case.folder / "policy", case.plans, out / "model", rank=case.rank, seed=seed)
+        spent = time.perf_counter() - started
+        accuracy = evaluate(dataset, out / "model", out / "evaluation").accuracy
+        result = Result(accuracy.value, accuracy.n, spent, torch.get_num_threads())
+        write_atomic(kept, json.dumps(asdict(result)))
+    return Result(**json.loads(kept.read_text()))
+
+
+def _line(case: Case, results: list[Result]) -> str:
+    accuracies = [result.accuracy for result in results]
+    spread = f" ± {statistics.stdev(accuracies):.4f}" if len(results) > 1 else ""
+    threads = max(result.threads for result in results)
+    seconds = statistics.median(result.seconds for result in results if result.threads == threads)
+    shown = f"{statistics.mean(accuracies):.4f}{spread} | {len(results)} | {results[0].n} | {seconds:.0f} | {threads}"
+    return f"| {case.folder.name} | {case.plan.name} | {shown} |"
 
 
 if __name__ == "__main__":

@@ -72,6 +72,21 @@ def test_folding_benchmark_compares_both_and_shows_the_amplification() -> None:
     assert "images/s" in folded and "images/s" in apart and ratio.startswith("ratio, median of 1 rounds")
 
 
+@pytest.mark.slow
+def test_strategies_benchmark_trains_each_seed_once(solar_manifest: Path, tmp_path: Path) -> None:
+    options = ["--strategies", "feature_extraction", "--seeds", "2", "--jobs", "2", "--work", tmp_path / "work"]
+    shown = [run("strategies.py", solar_manifest, *options, "--out", tmp_path / "out.json") for _ in range(2)]
+    assert shown[0] == shown[1]
+    (plan,) = json.loads((tmp_path / "out.json").read_text())
+    first, second = plan["seeds"]
+    assert first["accuracy"] == second["accuracy"] > 0.5 and first["n"] == 16
+    assert f"| {first['accuracy']:.4f} ± 0.0000 | 2 | 16 |" in shown[0]
+    assert sorted((tmp_path / "work").glob("*/*/result.json")) == [
+        tmp_path / "work" / "manifest" / f"tf_efficientnet_lite0-{plan['rank']}-{seed}" / "result.json"
+        for seed in (0, 1)
+    ]
+
+
 def test_orchestration_benchmark_reads_runs_and_counts_what_they_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
