@@ -115,8 +115,8 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
     """Runs a command; returns exit code, standard output and standard error."""
     from graftline import cli
 
-    def run(*words: str) -> tuple[int, str, str]:
-        code = cli.main(words)
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        code = cli.main(list(map(str, words)))
         said = capsys.readouterr()
         return code, said.out, said.err
 

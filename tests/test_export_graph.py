@@ -16,7 +16,7 @@ from graftline.export.latency import measure_latency, torch_runner
 from graftline.export.onnx_graph import export_network, join
 from graftline.export.preprocessing import preprocessing_graph
 from graftline.export.quantise import mostly_products, quantise
-from graftline.export.runtime import EdgeModel
+from graftline.models.edge import EdgeModel
 from graftline.models.predict import predict
 from graftline.records import FileEntry, Interval, TrainedModel, TransferPlan
 

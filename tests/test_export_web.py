@@ -192,7 +192,7 @@ def test_a_real_browser_says_what_python_says(
 
     from graftline import export_onnx
     from graftline.data.dataset import iter_images
-    from graftline.export.runtime import EdgeModel
+    from graftline.models.edge import EdgeModel
 
     bundle = tmp_path / "bundle"
     if shipped == "model.onnx":

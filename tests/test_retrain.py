@@ -182,7 +182,7 @@ def test_mistakes_are_told_in_one_line(place: Path) -> None:
     (place / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no images: give a folder of images"):
         change(place, production=str(place / "empty"))
-    with pytest.raises(DataError, match="nowhere is not a folder"):
+    with pytest.raises(DataError, match="nowhere does not exist: give a folder of images"):
         change(place, production=str(place / "nowhere"))
     (place / "empty" / "broken.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="none of the 1 production images can be read"):

@@ -28,6 +28,7 @@ COMMANDS = {
     "every day": {
         "run": "graftline.orchestration.local:run",
         "demo": "graftline.orchestration.demo:demo",
+        "predict": "graftline.orchestration.commands:predict",
         "pull": "graftline.orchestration.commands:pull",
         "lineage": "graftline.orchestration.commands:lineage",
         "serve": "graftline.orchestration.commands:serve",

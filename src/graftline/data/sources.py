@@ -107,33 +107,40 @@ def source_fingerprint(source: str) -> str:
     return sha256_bytes("\n".join([head, *sorted(f"{name}\0{_state(file)}" for name, file in files.items())]).encode())
 
 
-def find_images(folder: str, most: int) -> list[Path]:
-    """Returns image files below a folder, whatever the folders between are called; those in S3 are fetched.
+def find_images(folder: str, most: int | None = None) -> dict[str, Path]:
+    """Finds the images below a folder, whatever the folders between are called; those in S3 are fetched.
 
     Args:
-        folder: Path or `s3://` URL.
-        most: How many at most, spread evenly over the sorted names.
+        folder: Path or `s3://` URL; an image file stands for itself.
+        most: How many at most, spread evenly over the sorted names; None: all.
+
+    Returns:
+        Where each image lies on this machine, by what the user would call it, sorted.
 
     Raises:
-        DataError: It is not a folder, or holds no image.
+        DataError: It does not exist, or holds no image.
         StoreError: As `open_source`.
     """
-    objects = Objects()
+    objects, path = Objects(), Path(folder).expanduser()
     if is_url(folder):
         tree = tree_of_objects(folder.rstrip("/"), objects.under(f"{folder.rstrip('/')}/"))
+    elif path.is_file():
+        return {folder: path}
     else:
-        tree = tree_of_folder(Path(folder).expanduser(), folder)
+        tree = tree_of_folder(path, str(Path(folder)))
     if not tree.images:
-        kind = "holds no images" if is_url(folder) or Path(folder).expanduser().is_dir() else "is not a folder"
-        raise DataError(f"{folder} {kind}: give a folder of images")
-    files = [tree.files[name] for name in spread(tree.images, most)]
-    fetch_all(objects, (file for file in files if isinstance(file, StoredObject)))
-    return [place_of(file) for file in files]
+        problem = "holds no images" if is_url(folder) or path.is_dir() else "does not exist"
+        raise DataError(f"{folder} {problem}: give a folder of images")
+    files = {tree.address(name): tree.files[name] for name in spread(tree.images, most)}
+    fetch_all(objects, (file for file in files.values() if isinstance(file, StoredObject)))
+    return {name: place_of(file) for name, file in files.items()}
 
 
-def spread(items: Sequence[T], most: int) -> list[T]:
-    """Returns at most `most` of the items, evenly spread."""
-    return [items[int(at)] for at in np.linspace(0, len(items) - 1, min(most, len(items)))]
+def spread(items: Sequence[T], most: int | None) -> list[T]:
+    """Returns at most `most` of the items, evenly spread; None: all."""
+    if most is None or most >= len(items):
+        return list(items)
+    return [items[int(at)] for at in np.linspace(0, len(items) - 1, most)]
 
 
 def absolute(source: str) -> str:

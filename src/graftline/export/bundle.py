@@ -21,9 +21,9 @@ from graftline.export.lineage import LINEAGE_FILE, describe_lineage, write_metad
 from graftline.export.onnx_graph import export_network, join
 from graftline.export.parity import Parity, accuracy_difference, compare, run_files
 from graftline.export.quantise import quantise
-from graftline.export.runtime import EdgeModel
 from graftline.export.web import PageUnavailableError, fetch_runtime, write_page
 from graftline.files import write_atomic
+from graftline.models.edge import EdgeModel
 from graftline.models.predict import predict
 from graftline.models.trained import load_trained
 from graftline.progress import say

@@ -9,7 +9,8 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from graftline.errors import GraftlineError
-from graftline.export.preprocessing import INPUT, describe_preprocessing
+from graftline.export.preprocessing import describe_preprocessing
+from graftline.models.edge import INPUT, LABELS, PROBABILITIES
 from graftline.records import Choice, DataVersion, EdgeBundle, TrainedModel, read_record
 
 LINEAGE_FILE = "lineage.json"
@@ -54,13 +55,13 @@ def write_metadata(path: Path, lineage: dict[str, Any], record: TrainedModel, *,
     model = onnx.load_model(path)
     model.producer_name, model.producer_version = "graftline", lineage["graftline"]
     entries = {
-        "labels": json.dumps(record.classes, ensure_ascii=False),
+        LABELS: json.dumps(record.classes, ensure_ascii=False),
         "data_version": record.data_version,
         "model_record_sha256": record.sha256,
         "backbone": record.plan.backbone,
         "precision": precision,
         "input": f"{INPUT}: uint8 RGB [batch, height, width, 3], any size, values 0 to 255",
-        "output": f"probabilities: float32 [batch, {len(record.classes)}], rows sum to 1, in the order of labels",
+        "output": f"{PROBABILITIES}: float32 [batch, {len(record.classes)}], rows sum to 1, in the order of labels",
         "preprocessing": how,
         "graftline_version": lineage["graftline"],
         _KEY: json.dumps(lineage, ensure_ascii=False),

@@ -6,12 +6,13 @@ from onnx import compose, parser
 from torch import nn
 
 from graftline.errors import GraftlineError
-from graftline.export.preprocessing import INPUT, OUTPUT, preprocessing_graph
+from graftline.export.preprocessing import OUTPUT, preprocessing_graph
 from graftline.export.quiet import quiet
+from graftline.models.edge import INPUT, PROBABILITIES
 from graftline.records import TrainedModel
 
 OPSET = 20
-PIXELS, LOGITS, PROBABILITIES = "pixels", "logits", "probabilities"
+PIXELS, LOGITS = "pixels", "logits"
 _LARGEST_BATCH = 256
 _SOFTMAX = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>

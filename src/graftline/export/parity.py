@@ -8,8 +8,8 @@ import numpy as np
 
 from graftline.data.dataset import iter_images
 from graftline.data.parallel import map_threads
-from graftline.export.runtime import EdgeModel
 from graftline.intervals import paired_difference, wilson
+from graftline.models.edge import EdgeModel
 from graftline.progress import track
 from graftline.records import Interval
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import onnx
 from onnx import parser
 
-INPUT = "image"
+from graftline.models.edge import INPUT
+
 OUTPUT = "normalised"
 _FILTERS = {"bicubic": 'mode="cubic", cubic_coeff_a=-0.5', "bilinear": 'mode="linear"'}
 _GRAPH = """

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from graftline.progress import say
 from graftline.records import DataVersion
 
 
@@ -25,6 +26,32 @@ def pull(version: str, out: Path, *, registry: str = "") -> DataVersion:
 
     with connect_store():
         return pull_version(version, out, registry)
+
+
+def predict(model: Path, images: str, *, out: str = "") -> None:
+    """Says what an edge model sees in images: a line of CSV for each, with the probability of every class.
+
+    Args:
+        model: An ONNX file that `export_onnx` wrote, wherever it lies now, or a bundle folder, whose shipped file is
+            taken.
+        images: An image, or a folder of images at any depth, here or in S3.
+        out: File to write to; empty means standard output.
+
+    Raises:
+        DataError: There are no images, or some of them cannot be read: the lines of the others are written.
+        GraftlineError: The model is missing or does not run.
+    """
+    from graftline.data.sources import find_images
+    from graftline.export.predictions import open_model, predict_files
+    from graftline.files import write_atomic
+
+    predictions = predict_files(open_model(model), find_images(images))
+    if out:
+        write_atomic(Path(out), predictions.csv)
+        say(f"out: {out}")
+    else:
+        print(predictions.csv, end="")
+    predictions.require_whole()
 
 
 def lineage(file: Path) -> dict[str, Any]:

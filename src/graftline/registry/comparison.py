@@ -16,11 +16,11 @@ from graftline.data.build import keeps_splits_of
 from graftline.data.dataset import iter_images, open_split
 from graftline.data.parallel import map_threads
 from graftline.intervals import paired_difference, points
+from graftline.models.edge import EdgeModel
 from graftline.progress import track
 from graftline.records import DataVersion, Interval, read_record
 from graftline.registry.bundles import download_shipped
 from graftline.registry.candidate import Candidate
-from graftline.registry.classifier import Classifier
 from graftline.registry.client import Registry
 from graftline.registry.versions import RegisteredVersion
 
@@ -138,7 +138,7 @@ def right_answers(dataset: Path, files: list[Path]) -> np.ndarray:
         GraftlineError: A file does not run.
     """
     truth, classes = open_split(dataset, "test").labels, read_record(dataset, DataVersion).classes
-    models = [Classifier(file) for file in files]
+    models = [EdgeModel(file) for file in files]
     rows = map_threads(lambda image: [model.top_class(image) for model in models], iter_images(dataset, "test"))
     answers = list(track(rows, "comparing with the champion", total=len(truth)))
     return np.array(classes)[truth] == np.array(answers).T

@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import ks_2samp
 
-from graftline.data.decode import decode_rgb
-from graftline.data.parallel import map_threads
 from graftline.data.sources import spread
 from graftline.errors import DataError
-from graftline.progress import say, track
+from graftline.models.edge import EdgeModel, answer_files
+from graftline.progress import say
 from graftline.records import Drift
 from graftline.registry.bundles import download_shipped
-from graftline.registry.classifier import Classifier
 from graftline.registry.client import Registry
 from graftline.registry.versions import RegisteredVersion
 
@@ -41,7 +39,7 @@ def measure_drift(
         GraftlineError: The champion's file is not the one that was registered, or does not run.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        model = Classifier(download_shipped(registry, champion, Path(temporary)))
+        model = EdgeModel(download_shipped(registry, champion, Path(temporary)))
         old, new = (_answers(model, spread(paths, MOST)) for paths in (reference, production))
     if not len(new):
         raise DataError(f"none of the {len(production)} production images can be read, {production[0]} for one")
@@ -61,17 +59,10 @@ def compare_answers(new: np.ndarray, old: np.ndarray) -> Drift:
     return Drift(images=len(new), reference=len(old), distance=distance, p_value=p_value, detected=p_value < _LEVEL)
 
 
-def _answers(model: Classifier, paths: Sequence[Path]) -> np.ndarray:
+def _answers(model: EdgeModel, paths: Sequence[Path]) -> np.ndarray:
     """Returns the probabilities, float [n, classes], for those of the files that can be read."""
-
-    def answer(path: Path) -> np.ndarray | None:
-        try:
-            return model.probabilities(decode_rgb(path.read_bytes()))
-        except (DataError, OSError):
-            return None
-
-    rows = list(track(map_threads(answer, paths), "asking the champion", total=len(paths)))
-    read = [row for row in rows if row is not None]
-    if len(read) < len(rows):
-        say(f"{len(rows) - len(read)} of {len(rows)} images cannot be read: left out of the drift")
+    answers = list(answer_files(model, paths, "asking the champion"))
+    read = [answer for answer in answers if not isinstance(answer, str)]
+    if len(read) < len(answers):
+        say(f"{len(answers) - len(read)} of {len(answers)} images cannot be read: left out of the drift")
     return np.array(read)

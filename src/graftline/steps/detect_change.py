@@ -56,7 +56,7 @@ def detect_change(
         open_registry(store, tracking_uri) as models,
         output_folder(out) as folder,
     ):
-        seen = find_images(production, MOST) if production else []
+        seen = list(find_images(production, MOST).values()) if production else []
         pictures = check_source(listing).pictures
         record = find_change(models, name, pictures, seen, registry).write(folder)
     say(f"{'training' if record.retrain else 'nothing to train'}: {record.reason}")
