@@ -12,13 +12,14 @@ COMMIT = $(shell git describe --always --abbrev=40 --exclude '*' --dirty=-change
 
 # For images: `docker` may be a client without an engine behind it, so each is asked. BUILD_FLAGS go to `build` as they are.
 CONTAINERS ?= $(shell for engine in docker podman; do if $$engine info >/dev/null 2>&1; then echo $$engine; break; fi; done)
-TARGETS ?= cpu cuda
+# On x86_64 an image without CUDA needs PyTorch's CPU builds, which PyPI does not have.
+TARGETS ?= $(if $(TORCH_INDEX)$(TORCH)$(filter-out x86_64,$(shell uname -m)),cpu cuda,cuda)
 BASE_IMAGE ?=
 NODE_IMAGE ?=
 TORCH_INDEX ?=
 TORCH ?=
 BUILD_FLAGS ?=
-IMAGE ?= graftline:$(VERSION)-cpu
+IMAGE ?= graftline:$(VERSION)-$(firstword $(TARGETS))
 BUILD_ARGUMENTS = VERSION COMMIT $(foreach name,BASE_IMAGE NODE_IMAGE TORCH_INDEX TORCH,$(if $($(name)),$(name)))
 
 help: ## what can be made

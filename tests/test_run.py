@@ -168,6 +168,10 @@ def test_code_version_follows_the_code(tmp_path: Path, monkeypatch: pytest.Monke
     (package / "cli.py").write_text("shown = 1")
     (package / "orchestration" / "local.py").write_text("shown = 1")
     assert code_version() == first, "what only starts the steps does not change their results"
+    for part in ("components", "pipelines"):  # as an image has them, where they are no links to elsewhere
+        (package / part).mkdir()
+        (package / part / "train.py").write_text("wired = 1")
+    assert code_version() == first, "an image of the code in an editable installation holds the same library"
     (package / "training" / "loop.py").write_text("rate = 1")
     assert code_version() != first
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import graftline
 
-# These only start the steps; the components' own code is part of KFP's cache key anyway.
-_OUTSIDE = ("orchestration", "cli.py")
+# These only start the steps, and the last two lie elsewhere in an editable installation; the components' own code is
+# part of KFP's cache key anyway.
+_OUTSIDE = ("orchestration", "cli.py", "components", "pipelines")
 
 
 def code_version() -> str:
