@@ -50,6 +50,7 @@ def retrain(
     seed: int = 0,
     code_version: str = "",
     source_fingerprint: str = "",
+    weights_fingerprint: str = "",
 ) -> Outputs:
     """Compares the source with the champion's data, and trains a challenger when they differ."""
     changed = detect_change(
@@ -94,6 +95,7 @@ def retrain(
             min_agreement=min_agreement,
             seed=seed,
             code_version=code_version,
+            weights_fingerprint=weights_fingerprint,
             registration={"name": name, "promote": promote, "tracking_uri": tracking_uri},
             register_anew=True,
         )

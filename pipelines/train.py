@@ -31,6 +31,7 @@ def train(
     seed: int = 0,
     code_version: str = "",
     source_fingerprint: str = "",
+    weights_fingerprint: str = "",
 ) -> Outputs:
     """Versions the data, chooses how to transfer, trains, measures, exports and registers."""
     versioned = version_data(
@@ -59,5 +60,6 @@ def train(
         min_agreement=min_agreement,
         seed=seed,
         code_version=code_version,
+        weights_fingerprint=weights_fingerprint,
         registration={"name": name, "tracking_uri": tracking_uri},
     )

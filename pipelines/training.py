@@ -52,6 +52,7 @@ def train_on(
     min_agreement: float,
     seed: int,
     code_version: str,
+    weights_fingerprint: str,
     registration: dict[str, Any],
     register_anew: bool = False,
 ) -> Outputs:
@@ -76,6 +77,7 @@ def train_on(
         min_agreement: For int8.
         seed: Seed.
         code_version: For the cache.
+        weights_fingerprint: For the cache: which backbones are candidates depends on the weights at hand.
         registration: Options of `register_model`.
         register_anew: Whether to ask the registry each time, as another champion may have come meanwhile.
 
@@ -99,7 +101,7 @@ def train_on(
         image_size=image_size,
         candidates=candidates,
         seed=seed,
-        inputs_version=f"{policy.outputs['Output']}{known}",
+        inputs_version=f"{policy.outputs['Output']}{known} {weights_fingerprint}",
     )
     with dsl.ParallelFor(plans.outputs["Output"], name="candidates", parallelism=at_a_time()) as candidate:
         trained = fine_tune(

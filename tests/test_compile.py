@@ -161,6 +161,13 @@ def test_no_task_takes_its_output_for_anothers(spec: Any) -> None:
         assert producers - hashed == carried.get(name, set()), name
 
 
+def test_other_weights_at_hand_make_select_strategy_run_again(spec: Any) -> None:
+    inputs = tasks_of(spec)["select-strategy"].inputs.parameters
+    handed = {key for key, source in inputs.items() if source.component_input_parameter == "weights_fingerprint"}
+    (name,) = handed
+    assert f"inputs.parameters['{name}']" in inputs["inputs_version"].runtime_value.constant.string_value
+
+
 def test_each_candidate_gets_its_rank_and_its_cache_keys_from_its_item(spec: Any) -> None:
     inputs = tasks_of(spec)["fine-tune"].inputs.parameters
     item = loop_of(spec).parameter_iterator.item_input

@@ -369,7 +369,7 @@ def test_an_unchanged_source_and_production_images_in_s3(bucket: Bucket, tmp_pat
     bucket.put("images/dark/new.png", png(1))
     assert detect_change(bucket.url("images"), tmp_path / "change").added == 1
     some = find_images(bucket.url("images"), 3)
-    assert list(some)[0].startswith(bucket.url("images/bright/")) and all(path.is_file() for path in some.values())
+    assert next(iter(some)).startswith(bucket.url("images/bright/")) and all(path.is_file() for path in some.values())
     with pytest.raises(DataError, match=r"s3://images/.*/none holds no images"):
         find_images(bucket.url("none"), 3)
 

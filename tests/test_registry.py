@@ -1,5 +1,6 @@
 """Registering edge bundles: versions with lineage, the alias that is earned on the same test images, clear errors."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from graftline.errors import GraftlineError
 from graftline.files import sha256_file
 from graftline.orchestration.commands import history, rollback
 from graftline.records import EdgeBundle, Registration, TrainedModel, read_record
+from graftline.registry.address import full_address, without_password
 from graftline.registry.bundles import download_bundle
 from graftline.registry.client import open_registry
 from graftline.registry.promotions import Promotion, read_promotions
@@ -289,6 +291,16 @@ def test_a_registry_that_cannot_be_used_is_told_in_one_line(place: Path, uri: st
     assert "\n" not in message
     assert "secret" not in message
     assert "MLFLOW_TRACKING_URI" in message
+
+
+def test_an_address_without_its_password_stands_for_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.com/path")
+    assert without_password(os.environ["MLFLOW_TRACKING_URI"]) == "https://mlflow.example.com/path"
+    same, other = "https://mlflow.example.com/path", "https://mlflow.example.com/other"
+    assert full_address() == full_address(same) == os.environ["MLFLOW_TRACKING_URI"]
+    assert full_address(other) == other
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert (full_address(), full_address(same)) == ("", same)
 
 
 def test_the_variable_names_the_registry_and_the_parameter_wins(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from graftline.errors import GraftlineError, WeightsError
-from graftline.models.weights_file import fetch_mirrored, local_file, local_files, mirrored, read_weights
+from graftline.models.weights_at_hand import local_file, local_files, package_of, packaged
+from graftline.models.weights_file import fetch_mirrored, mirrored, read_weights
 from graftline.models.weights_hub import hub_copy, load_from_hub
-from graftline.models.weights_package import load_package, package_of, packaged
+from graftline.models.weights_package import load_package
 from graftline.models.weights_record import check_first_use
 
 StateDict = dict[str, Tensor]

@@ -16,28 +16,10 @@ from torch import Tensor
 
 from graftline.errors import WeightsError
 from graftline.files import sha256_file
+from graftline.models.weights_at_hand import local_file
 from graftline.progress import say
 from graftline.storage import connect_store
 from graftline.workspace import cache_folder
-
-_SUFFIXES = (".safetensors", ".pth", ".pt")
-
-
-def local_files() -> list[str]:
-    """Returns the names of the backbones whose weights are in the folder `GRAFTLINE_WEIGHTS`."""
-    folder = _folder()
-    return sorted({p.stem for p in folder.iterdir() if p.suffix in _SUFFIXES}) if folder else []
-
-
-def local_file(backbone: str) -> Path | None:
-    """Returns the backbone's file in the folder `GRAFTLINE_WEIGHTS`, safetensors before PyTorch's own format.
-
-    Raises:
-        WeightsError: `GRAFTLINE_WEIGHTS` is not a folder.
-    """
-    folder = _folder()
-    files = [folder / f"{backbone}{suffix}" for suffix in _SUFFIXES] if folder else []
-    return next((file for file in files if file.is_file()), None)
 
 
 def local_record(backbone: str) -> dict[str, Any]:
@@ -113,15 +95,6 @@ def _mirror_key(backbone: str) -> str:
 
 def _mirror_copy(backbone: str) -> Path:
     return cache_folder() / "weights" / "mirror" / f"{backbone}.safetensors"
-
-
-def _folder() -> Path | None:
-    value = os.environ.get("GRAFTLINE_WEIGHTS")
-    if value and not Path(value).is_dir():
-        raise WeightsError(
-            f"GRAFTLINE_WEIGHTS is {value}, which is not a folder: put <backbone>.safetensors files into one"
-        )
-    return Path(value) if value else None
 
 
 def _converted(path: Path) -> Path:

@@ -6,7 +6,7 @@ import timm
 from torch import Tensor
 
 from graftline.errors import WeightsError
-from graftline.models.weights_package import packages_for
+from graftline.models.weights_at_hand import packages_for
 
 _ANSWER_WITHIN_SECONDS = 5.0
 _FILES = ("model.safetensors", "open_clip_model.safetensors")

