@@ -190,6 +190,32 @@ def test_a_group_in_two_given_splits_is_refused(pets: Path) -> None:
     refused(pets / "m.csv", "1 group in more than one split")
 
 
+def test_groups_that_share_a_picture_stay_together(tmp_path: Path) -> None:
+    """Forty groups of three: each shares its first picture with another one, or has a copy of it without a group."""
+    rows = []
+    for number in range(120):
+        path = tmp_path / f"{number:03}.png"
+        picture(path, number)
+        group = number // 3
+        rows.append((path.name, group % 2, f"g{group:02}"))
+        if number % 3 == 0:
+            rows.append((path.name, group % 2, f"g{group + 2:02}" if group % 4 < 2 else ""))
+    with (tmp_path / "m.csv").open("w") as file:
+        csv.writer(file).writerows([("path", "label", "group"), *rows])
+    build(tmp_path / "m.csv", tmp_path / "out")
+    split_of = {}
+    for split in ("train", "validation", "test"):
+        split_of |= dict.fromkeys(open_split(tmp_path / "out", split).ids, split)
+    names = {row["sha256"]: row["path"] for row in csv.DictReader((tmp_path / "out" / "files.csv").open())}
+    by_name = {names[row["sha256"]]: row["split"] for row in csv.DictReader((tmp_path / "out" / "files.csv").open())}
+    assert len(by_name) == len(split_of) == 120
+    for pair in range(0, 40, 4):
+        for one in (pair, pair + 1):  # joined with the group two further on
+            of_both = [by_name[f"{3 * group + at:03}.png"] for group in (one, one + 2) for at in range(3)]
+            assert len(set(of_both)) == 1
+    assert set(by_name.values()) == {"train", "validation", "test"}
+
+
 def test_empty_and_single_classes_are_refused(pets: Path, tmp_path: Path) -> None:
     (pets / "emu").mkdir()
     refused(pets, "the class 'emu' has no image .its folder is empty.: add images or remove the class")

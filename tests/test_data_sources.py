@@ -82,6 +82,13 @@ def test_csv_manifest(tmp_path: Path) -> None:
     assert second.path == tmp_path / "sub/a.png"
 
 
+def test_the_column_without_a_name_that_pandas_writes_is_none_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(",path,label,split\n7,a.png,cat,train\n8,b.png,dog,test\n")
+    touch(tmp_path, "a.png", "b.png")
+    images = listing(tmp_path / "m.csv").images
+    assert [(image.split, image.group, image.domain) for image in images] == [("train", "", ""), ("test", "", "")]
+
+
 def test_parquet_manifest_and_a_folder_that_holds_it(tmp_path: Path) -> None:
     table = pa.table({"label": [1, 0], "path": ["b.png", "a.png"], "image": [b"", b""], "domain": ["x", None]})
     pq.write_table(table, tmp_path / "manifest.parquet")
@@ -97,6 +104,40 @@ def test_archives_with_and_without_a_folder_around(tmp_path: Path, form: str) ->
         with open_source(archive) as found:
             assert [image.path.read_bytes() for image in found.images] == [b"cat/1.png", b"dog/2.png"]
         assert not found.images[0].path.exists()
+
+
+def test_an_archive_gives_what_its_folder_gives(tmp_path: Path) -> None:
+    touch(tmp_path / "pets", "cat/img..9.png", "cat/1.png", "dog/2.png")
+    archive = Path(shutil.make_archive(str(tmp_path / "in"), "zip", tmp_path / "pets"))
+    loud = archive.rename(tmp_path / "PETS.ZIP")
+    assert told(loud) == told(tmp_path / "pets")
+    assert len(told(loud)) == 3
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "gztar", "xztar"])
+def test_damaged_archives_are_told_in_one_line(tmp_path: Path, form: str) -> None:
+    touch(tmp_path / "pets", "cat/1.png", "dog/2.png")
+    (tmp_path / "pets" / "cat" / "1.png").write_bytes(os.urandom(50_000))
+    archive = Path(shutil.make_archive(str(tmp_path / "in"), form, tmp_path / "pets"))
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 255
+    archive.write_bytes(content[: len(content) // 2] if form == "tar" else content)
+    refused(archive, "cannot be unpacked")
+
+
+def test_an_archive_that_points_outside_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "pets", "cat/1.png", "dog/2.png")
+    (tmp_path / "pets" / "dog" / "3.png").symlink_to("/etc/passwd")
+    refused(shutil.make_archive(str(tmp_path / "in"), "tar", tmp_path / "pets"), "cannot be unpacked")
+
+
+def test_a_name_that_cannot_be_written_down_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "pets", "cat/1.png", "dog/2.png")
+    Path(os.fsdecode(os.fsencode(tmp_path / "pets" / "cat") + b"/caf\xe9.png")).touch()
+    words = r"the name of caf\\xe9.png in .*cat is not UTF-8: rename it"
+    refused(tmp_path / "pets", words)
+    with pytest.raises(DataError, match=words):
+        source_fingerprint(str(tmp_path / "pets"))
 
 
 def test_names_with_accents_are_one_class_in_both_spellings(tmp_path: Path) -> None:
@@ -126,6 +167,7 @@ def test_folders_of_no_known_form(tmp_path: Path) -> None:
         ("", "lacks the column path and label: it is empty"),
         ("path,label\n", "has no rows"),
         ("path,label\na.png,cat\nb.png,\n", "row 2 of .* has no label"),
+        ("path,label\na.png,cat\nb\0.png,cat\n", "the path in row 2 of .* holds a null character"),
         ("path,label,split\na.png,cat,holdout\n", "has the split 'holdout': use train, validation or test"),
         ("path,label,split\na.png,cat,train\nb.png,cat,\n", "for some rows but not for 1"),
     ],

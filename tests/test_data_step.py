@@ -61,7 +61,7 @@ def test_old_images_stay_in_their_splits_when_the_data_grow(pets: Path, tmp_path
     assert len(new) == 30
     assert {id: new[id] for id in old} == old
     report = json.loads((tmp_path / "two" / "report.json").read_text())
-    assert report["previous"] == {"versions": [first.version], "stayed": 20, "moved": 0}
+    assert report["previous"] == {"versions": [first.version], "unmoved": [first.version], "stayed": 20, "moved": 0}
     assert keeps_splits_of(tmp_path / "two") == {first.version}
     assert keeps_splits_of(tmp_path / "one") == set()
     with pytest.raises(GraftlineError, match="has no version d9"):
@@ -98,6 +98,11 @@ def test_images_that_the_source_moves_to_another_split_are_told(pets: Path, tmp_
     assert report["moved"] > 0
     assert report["moved"] + report["stayed"] == 20
     assert keeps_splits_of(tmp_path / "two") == set(), "training cannot start from what has seen the first version"
+    second = json.loads((tmp_path / "two" / "record.json").read_text())["version"]
+    version_data(str(tmp_path / "given"), tmp_path / "three", previous=f"{second},{first.version}")
+    report = json.loads((tmp_path / "three" / "report.json").read_text())["previous"]
+    assert report["moved"] == 0, "by the word of the newest"
+    assert keeps_splits_of(tmp_path / "three") == {second}
 
 
 def test_an_unreachable_store_is_noticed_before_the_images_are_read(

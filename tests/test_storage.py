@@ -268,6 +268,20 @@ def test_the_server_is_shared_and_ends_with_its_last_user(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_moved_server_still_starts_and_no_proxy_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("content")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "localhost")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with connect_store(tmp_path / "store") as store:
+        assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "localhost,127.0.0.1"
+        store.upload(tmp_path / "file", "key")
+    assert (os.environ["no_proxy"], os.environ.get("NO_PROXY")) == ("localhost", None)
+    with connect_store((tmp_path / "store").rename(tmp_path / "elsewhere")) as store:
+        assert store.exists("key")
+
+
+@pytest.mark.slow
 def test_the_server_ends_after_an_exception_and_keeps_its_data(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
     with pytest.raises(KeyboardInterrupt), connect_store(tmp_path / "store") as store:

@@ -14,6 +14,7 @@ import pytest
 from graftline.data.versions import pull_version, record_version
 from graftline.errors import GraftlineError, StoreError
 from graftline.files import sha256_file
+from graftline.orchestration.local import run
 from graftline.records import DataVersion, FileEntry
 from graftline.storage import Store, connect_store
 
@@ -227,11 +228,20 @@ def test_what_is_no_registry_is_named(registry: str, tmp_path: Path) -> None:
         _version(_dataset(tmp_path / "dataset"), str(tmp_path / registry))
 
 
-def test_an_unreachable_registry_is_one_line_without_its_password(tmp_path: Path) -> None:
+def test_an_unreachable_registry_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(GraftlineError, match="git clone failed") as caught:
-        _version(_dataset(tmp_path / "dataset"), "http://somebody:topsecret@127.0.0.1:1/registry.git")
-    assert "topsecret" not in str(caught.value)
+        _version(_dataset(tmp_path / "dataset"), "http://127.0.0.1:1/registry.git")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["https://somebody:topsecret@host/r.git", "HTTP://topsecret@host/r.git"])
+def test_an_address_with_credentials_is_refused_before_it_is_written_down(address: str, tmp_path: Path) -> None:
+    with pytest.raises(GraftlineError, match="must not hold credentials") as caught:
+        _version(_dataset(tmp_path / "dataset"), address)
+    assert "topsecret" not in str(caught.value)
+    with pytest.raises(GraftlineError, match="must not hold credentials"):
+        run(str(tmp_path), registry=address, workspace=str(tmp_path / "work"))
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_git_hook_does_not_lead_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,11 @@ def build_dataset(
     record = _write_dataset(folder, rows)
     report = _report(source, checked, record)
     if previous:
-        report["previous"] = {"versions": [earlier.version for earlier in previous], **_stay(rows, places)}
+        report["previous"] = {
+            "versions": [earlier.version for earlier in previous],
+            "unmoved": [earlier.version for earlier in previous if not _stay(rows, earlier.places)["moved"]],
+            **_stay(rows, places),
+        }
     write_atomic(folder / _REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     write_atomic(folder / "files.csv", _files_table(rows))
     return record
@@ -67,7 +71,7 @@ def keeps_splits_of(dataset: Path) -> set[str]:
     """
     path = dataset / _REPORT
     previous = json.loads(path.read_text()).get("previous") if path.is_file() else None
-    return set(previous["versions"]) if previous and not previous["moved"] else set()
+    return set(previous.get("unmoved", ())) if previous else set()
 
 
 def _stay(rows: Sequence[_Row], places: Mapping[str, str]) -> dict[str, int]:

@@ -5,7 +5,7 @@ What is set aside is listed with its reason; it is never silently dropped.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -86,6 +86,7 @@ def check_source(source: Source) -> Checked:
     pictures, unreadable = _read_all(source.images)
     pictures, contradictory = _without_contradictions(pictures)
     _refuse_torn("picture", [(p.id, p.source) for p in pictures])
+    pictures = _with_joined_groups(pictures)
     _refuse_torn("group", [(p.group, p.source) for p in pictures if p.source.group])
     _refuse_empty_classes(source, pictures)
     kept, duplicates = _without_duplicates(pictures)
@@ -152,6 +153,23 @@ def _without_contradictions(pictures: list[Picture]) -> tuple[list[Picture], lis
 
 def _others(picture: Picture, same: list[Picture]) -> str:
     return ", ".join(f"{p.source.name} is {p.source.label!r}" for p in same if p.source.label != picture.source.label)
+
+
+def _with_joined_groups(pictures: list[Picture]) -> list[Picture]:
+    """Makes one group of all that share a picture: the copy that is kept must be parted from none of them."""
+    joined: dict[str, str] = {}
+
+    def name_of(group: str) -> str:
+        while group in joined:
+            group = joined[group]
+        return group
+
+    own = {}
+    for id, same in _by_id(pictures).items():
+        names = sorted({name_of(p.source.group) for p in same if p.source.group})
+        joined |= dict.fromkeys(names[1:], names[0]) if names else {}
+        own[id] = names[0] if names else ""
+    return [replace(p, source=replace(p.source, group=name_of(own[p.id]))) for p in pictures]
 
 
 def _refuse_torn(what: str, places: list[tuple[str, SourceImage]]) -> None:

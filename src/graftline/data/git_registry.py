@@ -21,6 +21,7 @@ _OF_ANOTHER_REPOSITORY = frozenset(
     ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 )
 _URL = re.compile(r"[\w+.-]+://.+|[\w.-]+@[\w.-]+:.+")
+_CREDENTIALS = re.compile(r"https?://[^/@\s]*@|[\w+.-]+://[^/@\s:]*:[^/@\s]*@", re.IGNORECASE)
 _OVERTAKEN = ("[rejected]", "cannot lock ref", "failed to update ref", "incorrect old value")
 
 
@@ -90,6 +91,19 @@ class GitRegistry:
         return _git(list(arguments), self.root, self.name)
 
 
+def refuse_credentials(registry: str) -> None:
+    """Refuses an address with credentials in it: Git would keep them in the clone, and a run in its arguments.
+
+    Raises:
+        GraftlineError: It has some.
+    """
+    if _CREDENTIALS.match(registry):
+        raise GraftlineError(
+            f"the address of the data registry, {_without_password(registry)}, must not hold credentials, which would "
+            "be written down with it: give them to git's credential helper, or use SSH"
+        )
+
+
 @contextlib.contextmanager
 def open_registry(registry: str, create: bool) -> Iterator[GitRegistry]:
     """Yields the registry at its newest state, to this process alone.
@@ -99,8 +113,9 @@ def open_registry(registry: str, create: bool) -> Iterator[GitRegistry]:
         create: Whether to make the workspace's own registry when it is missing.
 
     Raises:
-        GraftlineError: It is no Git repository, does not answer, or git is not installed.
+        GraftlineError: It has credentials in it, is no Git repository, does not answer, or git is not installed.
     """
+    refuse_credentials(registry)
     name = _without_password(registry or str(workspace() / "data-registry"))
     if registry and (_URL.fullmatch(registry) or _is_bare(Path(registry))):
         root = cache_folder() / "registries" / sha256_bytes(registry.encode())[:16]

@@ -22,7 +22,8 @@ def read_manifest(path: Path, name: str) -> list[dict[str, str]]:
         name: How the user calls it.
 
     Raises:
-        DataError: The file cannot be read, lacks a needed column or has no rows, or a row has no path or no label.
+        DataError: The file cannot be read, lacks a needed column or has no rows, or a row has no label or no possible
+            path.
     """
     names, rows = _read_parquet(path, name) if path.suffix.lower() == ".parquet" else _read_csv(path, name)
     found = {column.strip().lower(): column for column in names}
@@ -32,11 +33,13 @@ def read_manifest(path: Path, name: str) -> list[dict[str, str]]:
         raise DataError(f"{name} lacks the column {' and '.join(lacking)}: {has}")
     if not rows:
         raise DataError(f"{name} has no rows: give one row per image")
-    table = [{column: _text(row.get(found.get(column, ""))) for column in _COLUMNS} for row in rows]
+    table = [{column: _text(row.get(found[column])) if column in found else "" for column in _COLUMNS} for row in rows]
     for number, row in enumerate(table, start=1):
         for column in _NEEDED:
             if not row[column]:
                 raise DataError(f"row {number} of {name} has no {column}: every row needs a path and a label")
+        if "\0" in row["path"]:
+            raise DataError(f"the path in row {number} of {name} holds a null character, which no file name can")
     return table
 
 

@@ -9,8 +9,11 @@ nothing is opened but the manifest.
 """
 
 import contextlib
-import shutil
+import lzma
+import tarfile
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +31,9 @@ from graftline.storage.objects import Objects, StoredObject, is_url, split_url
 
 T = TypeVar("T")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+# What damaged, encrypted or malicious archives raise.
+_UNPACKING = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+_BLOCK = 1 << 20
 _MANIFESTS = ("manifest.csv", "manifest.parquet")
 
 
@@ -226,11 +232,15 @@ def _state(file: File) -> str:
 
 def _unpack(archive: Path, name: str, folder: Path) -> None:
     try:
-        if archive.suffix.lower() == ".zip":
-            shutil.unpack_archive(archive, folder)
+        if name.lower().endswith(".zip"):
+            with zipfile.ZipFile(archive) as zipped:
+                zipped.extractall(folder)
         else:
-            shutil.unpack_archive(archive, folder, filter="data")
-    except (shutil.ReadError, EOFError, OSError) as error:
+            with tarfile.open(archive) as taped:
+                taped.extractall(folder, filter="data")
+                while taped.fileobj and taped.fileobj.read(_BLOCK):
+                    pass  # the checksum of the compressed file comes last
+    except _UNPACKING as error:
         raise DataError(f"{name} cannot be unpacked: {error}") from error
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from graftline.errors import DataError
 from graftline.storage.objects import StoredObject
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
@@ -54,11 +55,17 @@ class Tree:
 
 
 def tree_of_folder(folder: Path, name: str) -> Tree:
-    """Lists a folder, which the user calls `name`; links are followed."""
+    """Lists a folder, which the user calls `name`; links are followed.
+
+    Raises:
+        DataError: A name in it is not UTF-8, so that it cannot be written down.
+    """
     files: dict[str, File] = {}
     folders = {""}
     for parent, inner, names in os.walk(folder, followlinks=True):
         inner[:] = [each for each in inner if not _is_hidden(each)]
+        for each in (*inner, *names):
+            _refuse_unreadable(each, parent)
         base = Path(parent).relative_to(folder).as_posix()
         start = "" if base == "." else f"{base}/"
         folders |= {f"{start}{each}" for each in inner}
@@ -93,6 +100,14 @@ def is_image(name: str) -> bool:
 def is_hidden_file(name: str) -> bool:
     """Returns whether a file's name, with or without folders before it, begins with a dot."""
     return name.rpartition("/")[2].startswith(".")
+
+
+def _refuse_unreadable(name: str, parent: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        spelt = os.fsencode(name).decode(errors="backslashreplace")
+        raise DataError(f"the name of {spelt} in {parent} is not UTF-8: rename it") from error
 
 
 def _is_hidden(folder: str) -> bool:

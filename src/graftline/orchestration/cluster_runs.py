@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from graftline.data.git_registry import refuse_credentials
 from graftline.orchestration import RETRAIN_STEPS
 from graftline.orchestration.board import step_of
 from graftline.orchestration.cluster import Cluster, ClusterAwayError, ClusterError, connect
@@ -226,8 +227,10 @@ def arguments_of(documents: Documents, source: str, options: Mapping[str, Any]) 
 
     Raises:
         ClusterError: The pipeline does not take one of them.
+        GraftlineError: The data registry's address has credentials in it.
         StoreError: The source is a URL that cannot be read.
     """
+    refuse_credentials(options.get("registry", ""))
     defaults = {name: p.default for name, p in inspect.signature(retrain_locally).parameters.items()}
     given = {name: value for name, value in options.items() if value != defaults[name]}
     for address in filter(is_url, (source, given.get("production", ""))):

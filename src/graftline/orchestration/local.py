@@ -143,11 +143,13 @@ def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> F
         GraftlineError: The source cannot be read, or a step failed; the message names the log and how to resume.
         RunStopped: The run was interrupted.
     """
+    from graftline.data.git_registry import refuse_credentials
     from graftline.data.sources import absolute, require_source, source_fingerprint
     from graftline.storage import connect_store
 
     began = time.monotonic()
     home = default_workspace()
+    refuse_credentials(arguments["registry"])
     require_source(arguments["source"])  # before anything is begun; what lies in S3 may lie in the store itself
     with containers(arguments) as boxes, connect_store() as store:
         fingerprint = source_fingerprint(arguments["source"])

@@ -21,6 +21,8 @@ _IN_THE_WAY = (
     "AWS_SECURITY_TOKEN",
 )
 
+_NO_PROXY = ("NO_PROXY", "no_proxy")  # of both, clients heed the second
+
 
 @contextlib.contextmanager
 def connect_store(folder: Path | None = None) -> Iterator[Store]:
@@ -48,7 +50,7 @@ def connect_store(folder: Path | None = None) -> Iterator[Store]:
     store = Store(f"s3://{BUCKET}")
     with embedded_server(folder or workspace() / "store") as access:
         names: dict[str, str | None] = dict.fromkeys(_IN_THE_WAY)
-        here = {"GRAFTLINE_STORE": store.url, EMBEDDED: "1", "NO_PROXY": _no_proxy()}
+        here = {"GRAFTLINE_STORE": store.url, EMBEDDED: "1", **dict.fromkeys(_NO_PROXY, _no_proxy())}
         with environment(names | access.environment | here):
             yield store
 
@@ -60,5 +62,5 @@ def lasting_store() -> Store | None:
 
 
 def _no_proxy() -> str:
-    before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
-    return ",".join(filter(None, [before, "127.0.0.1"]))
+    before = [host for name in _NO_PROXY for host in os.environ.get(name, "").split(",") if host]
+    return ",".join(dict.fromkeys([*before, "127.0.0.1"]))

@@ -20,19 +20,28 @@ _VALID_DAYS = 36_500
 
 
 def write_secrets(folder: Path) -> None:
-    """Writes what is missing of the credentials and of the server's security settings below `folder`."""
+    """Writes what is missing of the credentials and of the server's security settings below `folder`.
+
+    The settings name files by their whole paths, so those of a folder that was moved are written anew.
+    """
     if not (folder / CREDENTIALS_FILE).exists():
         credentials = {"key": f"graftline{secrets.token_hex(6)}", "secret": secrets.token_urlsafe(32)}
         _write_secret(folder / CREDENTIALS_FILE, json.dumps(credentials))
-    if not (folder / SECURITY_FILE).exists():
+    settings = folder / SECURITY_FILE
+    if not settings.exists():
         certificate, key = _self_signed()
         _write_secret(folder / _CERTIFICATE_FILE, certificate)
         _write_secret(folder / _KEY_FILE, key)
-        _write_secret(folder / SECURITY_FILE, _security(folder))
+    if not settings.exists() or _quoted(folder / _CERTIFICATE_FILE) not in settings.read_text():
+        _write_secret(settings, _security(folder))
+
+
+def _quoted(path: Path) -> str:
+    return json.dumps(str(path))
 
 
 def _security(folder: Path) -> str:
-    certificate, key = json.dumps(str(folder / _CERTIFICATE_FILE)), json.dumps(str(folder / _KEY_FILE))
+    certificate, key = _quoted(folder / _CERTIFICATE_FILE), _quoted(folder / _KEY_FILE)
     sections = [f'[{name}]\nkey = "{secrets.token_urlsafe(32)}"' for name in _JWT_SECTIONS]
     sections += [f"[grpc]\nca = {certificate}"]
     sections += [f"[grpc.{party}]\ncert = {certificate}\nkey = {key}" for party in _GRPC_PARTIES]
