@@ -201,6 +201,65 @@ def test_an_interrupted_registration_is_finished_by_the_next(place: Path) -> Non
     assert client(place).get_model_version_by_alias("graftline", "champion").version in (1, "1")
 
 
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("at", ["set_registered_model_alias", "log", "outcome"])
+def test_whenever_it_was_interrupted_the_same_decision_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    register(place, "first", WORSE)
+    targets = {
+        "set_registered_model_alias": "mlflow.MlflowClient.set_registered_model_alias",
+        "log": "graftline.registry.register.log_promotion",
+        "outcome": "graftline.registry.register.write_outcome",
+    }
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(targets[at], interrupt)
+        register(place, "second")
+    record = register(place, "second")
+    assert (record.version, record.alias, record.champion_before) == ("2", "champion", "1")
+    assert record.difference is not None and "right on 6 more" in record.reason
+    assert [(e.event, e.version, e.before) for e in log(place)] == [("promoted", "1", ""), ("promoted", "2", "1")]
+    assert log(place)[-1].why == record.reason
+
+
+def test_another_champion_meanwhile_is_compared_anew(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(place, "first", WORSE)
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr("graftline.registry.register.write_outcome", interrupt)
+        register(place, "second", 1)
+    assert register(place, "third").champion_before == "2"
+    late = register(place, "second", 1)
+    assert (late.version, late.alias, late.champion_before) == ("2", "challenger", "3")
+    assert present_champion(place) == "3"
+
+
+def test_one_that_was_made_champion_by_hand_before_it_was_compared_says_so(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(place, "first", WORSE)
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr("graftline.registry.register.judge", interrupt)
+        register(place, "second")
+    rollback(to="2")
+    assert "made so by hand" in register(place, "second").reason
+    assert [(e.event, e.version) for e in log(place)] == [("promoted", "1"), ("restored", "2")]
+
+
 def test_other_classes_are_not_compared(place: Path) -> None:
     register(place, "first")
     make_dataset(place / "other", "d0000000000000002", ["day", "night"])

@@ -145,6 +145,21 @@ def test_what_was_trained_and_not_promoted_or_rolled_back_is_not_trained_again(p
     assert (newer.champion, newer.data_version) == ("1", "d0000000000000001"), "the champion's, not the newest"
 
 
+def test_a_registration_that_was_interrupted_is_no_reason_to_stop(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(place / "images" / "dark" / "new.png", 1)
+    version(str(place / "images"), place / "grown", validation_fraction=0.2, test_fraction=0.2)
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise GraftlineError("the store went away")
+
+    with monkeypatch.context() as patch, pytest.raises(GraftlineError, match="went away"):
+        patch.setattr("graftline.registry.register.judge", fail)
+        register(place, "upside-down", dataset="grown")
+    assert change(place).retrain
+    assert register(place, "upside-down", dataset="grown").version == "2"
+    assert not change(place).retrain
+
+
 def test_drift_of_production_images_is_told_but_the_same_images_are_not_trained_again(place: Path) -> None:
     same = change(place, production=str(place / "images"))
     assert same.drift

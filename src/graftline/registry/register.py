@@ -15,6 +15,7 @@ from graftline.registry.versions import (
     champion,
     create_version,
     find_bundle,
+    write_decision,
     write_outcome,
 )
 from graftline.storage.locks import lock
@@ -56,12 +57,33 @@ def _upload(registry: Registry, candidate: Candidate, name: str) -> RegisteredVe
 def _decide(
     registry: Registry, dataset: Path, candidate: Candidate, version: RegisteredVersion, promote: Promote
 ) -> Registration:
-    """Compares with the champion, again when another machine has moved it meanwhile, and sets the alias."""
+    """Sets the alias that an earlier, interrupted registration decided on, or that a comparison with the champion does.
+
+    The decision is written down before anything is moved, so that one that goes on later tells the same.
+    """
     present = champion(registry, version.name)
+    outcome = version.decision
+    if not outcome or (present.version if present else "") not in (outcome.champion_before, outcome.version):
+        outcome = _judged(registry, dataset, candidate, version, present, promote)
+        if champion(registry, version.name) != present:  # another machine has moved it meanwhile
+            return _decide(registry, dataset, candidate, version, promote)
+        write_decision(registry, version, outcome)
+    registry.client.set_registered_model_alias(version.name, outcome.alias, version.version)
+    _log(registry, outcome)
+    write_outcome(registry, version, outcome)
+    return outcome
+
+
+def _judged(
+    registry: Registry,
+    dataset: Path,
+    candidate: Candidate,
+    version: RegisteredVersion,
+    present: RegisteredVersion | None,
+    promote: Promote,
+) -> Registration:
     verdict = judge(registry, dataset, candidate, version, present, promote)
-    if champion(registry, version.name) != present:
-        return _decide(registry, dataset, candidate, version, promote)
-    outcome = Registration(
+    return Registration(
         data_version=candidate.bundle.data_version,
         bundle=candidate.bundle.sha256,
         name=version.name,
@@ -71,14 +93,12 @@ def _decide(
         champion_before=verdict.champion_before,
         difference=verdict.difference,
     )
-    registry.client.set_registered_model_alias(version.name, outcome.alias, version.version)
-    _log(registry, outcome)
-    write_outcome(registry, version, outcome)
-    return outcome
 
 
 def _log(registry: Registry, outcome: Registration) -> None:
-    """Adds the decision to the promotion log, unless an interrupted registration has done so already."""
+    """Adds the decision to the promotion log, unless the log says so already."""
     event: Event = "promoted" if outcome.alias == CHAMPION else "kept"
-    if not any(e.event == event and e.version == outcome.version for e in read_promotions(registry, outcome.name)):
+    decision, log = (event, outcome.version, outcome.champion_before), read_promotions(registry, outcome.name)
+    by_hand = event == "promoted" and bool(log) and log[-1].champion == outcome.version
+    if not by_hand and decision not in [(entry.event, entry.version, entry.before) for entry in log]:
         log_promotion(registry, outcome.name, event, outcome.version, outcome.champion_before, outcome.reason)

@@ -15,7 +15,7 @@ from graftline.registry.client import Registry
 
 CHAMPION = "champion"
 BUNDLE_FOLDER, MODEL_FOLDER = "bundle", "model"
-_OUTCOME = "registration"
+_DECISION, _OUTCOME = "decision", "registration"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second is what MLflow says of an alias not set
 
 
@@ -56,9 +56,17 @@ class RegisteredVersion:
         return [FileEntry.model_validate(entry) for entry in json.loads(self.tags.get("model_files", "[]"))]
 
     @property
+    def decision(self) -> Registration | None:
+        """What its registration is to come to; None before that is decided."""
+        return self._registration(_DECISION)
+
+    @property
     def outcome(self) -> Registration | None:
         """What its registration came to; None while that is not finished."""
-        text = self.tags.get(_OUTCOME)
+        return self._registration(_OUTCOME)
+
+    def _registration(self, tag: str) -> Registration | None:
+        text = self.tags.get(tag)
         return Registration.model_validate_json(text) if text else None
 
 
@@ -142,15 +150,20 @@ def create_version(
     return _version(client.create_model_version(name, f"runs:/{run.run_id}/{BUNDLE_FOLDER}", run.run_id, tags))
 
 
+def write_decision(registry: Registry, version: RegisteredVersion, decision: Registration) -> None:
+    """Writes down what a registration is to come to, before anything is moved."""
+    registry.client.set_model_version_tag(version.name, version.version, _DECISION, decision.model_dump_json())
+
+
 def write_outcome(registry: Registry, version: RegisteredVersion, outcome: Registration) -> None:
     """Writes down what a registration came to: it is finished by that."""
     registry.client.set_model_version_tag(version.name, version.version, _OUTCOME, outcome.model_dump_json())
 
 
 def newest_version(registry: Registry, name: str) -> RegisteredVersion | None:
-    """Returns the newest version that graftline registered, None when there is none."""
+    """Returns the newest version that graftline registered to the end, None when there is none."""
     found = map(_version, registry.client.search_model_versions(f"name = '{name}'"))
-    return max((one for one in found if one.bundle), key=lambda version: int(version.version), default=None)
+    return max((one for one in found if one.outcome), key=lambda version: int(version.version), default=None)
 
 
 def _ensure_model(registry: Registry, name: str) -> None:
