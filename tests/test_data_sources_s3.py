@@ -370,6 +370,8 @@ def test_an_unchanged_source_and_production_images_in_s3(bucket: Bucket, tmp_pat
     assert detect_change(bucket.url("images"), tmp_path / "change").added == 1
     some = find_images(bucket.url("images"), 3)
     assert next(iter(some)).startswith(bucket.url("images/bright/")) and all(path.is_file() for path in some.values())
+    (alone,) = find_images(bucket.url("images/dark/new.png")).items()
+    assert alone[0] == bucket.url("images/dark/new.png") and alone[1].read_bytes() == png(1)
     with pytest.raises(DataError, match=r"s3://images/.*/none holds no images"):
         find_images(bucket.url("none"), 3)
 

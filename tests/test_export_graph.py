@@ -90,6 +90,18 @@ def test_preprocessing_is_pillows(size: tuple[int, int], interpolation: str) -> 
     assert (difference > 0.5).mean() < 0.01
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_narrow_photographs_are_nearly_pillows(photographs: list[np.ndarray], interpolation: str) -> None:
+    graph = preprocessing_graph(224, (0, 0, 0), (1 / 255,) * 3, interpolation, ir_version=10, opset=20)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    for image in photographs:
+        narrow = np.ascontiguousarray(image[:, :100])
+        result = session.run(None, {"image": narrow[None]})[0][0].transpose(1, 2, 0)
+        difference = np.abs(result - resize_square(narrow, 224, interpolation))
+        assert difference.max() <= 2.001
+        assert (difference > 0.5).mean() < 0.2
+
+
 def test_photographs_give_what_torch_gives(
     tmp_path: Path, photographs: list[np.ndarray], small_network: tuple[torch.nn.Module, onnx.ModelProto]
 ) -> None:

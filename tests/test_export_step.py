@@ -197,6 +197,9 @@ def test_lineage_of_what_is_not_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a model at all")
     with pytest.raises(GraftlineError, match="is not an ONNX model"):
         read_lineage(tmp_path / "text.onnx")
+    (tmp_path / "lineage.json").write_text("{}")
+    with pytest.raises(GraftlineError, match=r"lineage\.json is not an ONNX model"):
+        read_lineage(tmp_path / "lineage.json")
     graph = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 20]> g (float[1] x) => (float[1] y) { y = Relu(x) }'
     )

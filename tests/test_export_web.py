@@ -51,6 +51,8 @@ def served(tmp_path: Path) -> Iterator[tuple[str, int]]:
         web_page="web/index.html",
         files=[],
     ).write(folder)
+    with pytest.raises(GraftlineError, match=r"port 70000 cannot be used .*: give another, or 0 for a free one"):
+        open_page_server(folder, 70000)
     with open_page_server(folder) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_address[0], server.server_port

@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 from PIL import Image
-from registry_inputs import make_bundle, make_dataset, threshold
+from registry_inputs import classifier, make_bundle, make_dataset, threshold
 
 from graftline.data.dataset import iter_images, open_split
 
@@ -52,13 +53,34 @@ def test_what_cannot_be_read_is_named_and_the_rest_answered(place: Path, call: C
     (place / "images" / "0.jpg").write_bytes(b"")
     code, out, err = call("predict", place / "bundle", place / "images")
     assert (code, len(out.splitlines())) == (1, 25)
-    missing = f"1 of 25 images cannot be read and have no line: {place / 'images' / '0.jpg'}: the file is empty"
+    (place / "images" / "notes.heic").touch()
+    missing = f"1 of 25 images cannot be read and have no line: {place / 'images' / '0.jpg'} (the file is empty)"
     assert err == f"graftline: {missing}\n"
+    told = call("predict", place / "bundle", place / "images")[2]
+    assert told.startswith(f"1 files in {place / 'images'} are not named like images: left aside\n")
     kept = place / "answers.csv"
     kept.write_text("earlier")
     code, out, err = call("predict", place / "bundle", place / "images" / "0.jpg", "--out", kept)
     assert (code, out, kept.read_text()) == (1, "", "earlier")
     assert "none of the 1 images can be read" in err
+
+
+def test_a_bundle_whose_file_was_changed_does_not_answer(place: Path, call: Call) -> None:
+    onnx.save_model(classifier(3.0, ["dark", "bright"]), place / "bundle" / "model.onnx")
+    code, out, err = call("predict", place / "bundle", place / "images")
+    assert (code, out) == (1, "")
+    assert "model.onnx is not the file that was measured" in err
+
+
+def test_a_file_of_somebody_elses_is_refused(place: Path, call: Call) -> None:
+    model = classifier(3.0, ["dark", "bright"])
+    model.metadata_props[0].value = "dark, bright"
+    onnx.save_model(model, place / "labels.onnx")
+    assert "does not name its classes" in call("predict", place / "labels.onnx", place / "images")[2]
+    model.graph.input[0].name = model.graph.node[0].input[0] = "data"
+    onnx.save_model(model, place / "input.onnx")
+    told = call("predict", place / "input.onnx", place / "images")[2]
+    assert "input.onnx takes ['data'] and gives ['probabilities']: give a file that `graftline export_onnx`" in told
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,8 @@ def test_a_registration_that_was_interrupted_is_no_reason_to_stop(place: Path, m
         patch.setattr("graftline.registry.register.judge", fail)
         register(place, "upside-down", dataset="grown")
     assert change(place).retrain
-    assert register(place, "upside-down", dataset="grown").version == "2"
+    folders = [place / f"upside-down-{kind}" for kind in ("bundle", "evaluation", "registration")]
+    assert register_model(place / "grown", *folders).version == "2"
     assert not change(place).retrain
 
 

@@ -24,9 +24,10 @@ import numpy as np
 from graftline.data.layouts import Source, list_folders, list_manifest
 from graftline.data.manifests import MANIFEST_SUFFIXES, read_manifest
 from graftline.data.remote import fetch_all, fetch_one, locate, place_of
-from graftline.data.trees import File, Tree, is_hidden_file, tree_of_folder, tree_of_objects
+from graftline.data.trees import File, Tree, is_hidden_file, is_image, tree_of_folder, tree_of_objects
 from graftline.errors import DataError
 from graftline.files import sha256_bytes, sha256_file
+from graftline.progress import say
 from graftline.storage.objects import Objects, StoredObject, is_url, split_url
 
 T = TypeVar("T")
@@ -128,15 +129,20 @@ def find_images(folder: str, most: int | None = None) -> dict[str, Path]:
         StoreError: As `open_source`.
     """
     objects, path = Objects(), Path(folder).expanduser()
+    if path.is_file():
+        return {folder: path}
+    if is_url(folder) and is_image(folder):
+        return {folder: fetch_one(objects, objects.find(folder))}
     if is_url(folder):
         tree = tree_of_objects(folder.rstrip("/"), objects.under(f"{folder.rstrip('/')}/"))
-    elif path.is_file():
-        return {folder: path}
     else:
         tree = tree_of_folder(path, str(Path(folder)))
     if not tree.images:
         problem = "holds no images" if is_url(folder) or path.is_dir() else "does not exist"
         raise DataError(f"{folder} {problem}: give a folder of images")
+    others = sum(not is_hidden_file(name) for name in tree.files) - len(tree.images)
+    if others:
+        say(f"{others:,} files in {folder} are not named like images: left aside")
     files = {tree.address(name): tree.files[name] for name in spread(tree.images, most)}
     fetch_all(objects, (file for file in files.values() if isinstance(file, StoredObject)))
     return {name: place_of(file) for name, file in files.items()}

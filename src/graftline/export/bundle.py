@@ -22,7 +22,7 @@ from graftline.export.onnx_graph import export_network, join
 from graftline.export.parity import Parity, accuracy_difference, compare, run_files
 from graftline.export.quantise import quantise
 from graftline.export.web import PageUnavailableError, fetch_runtime, write_page
-from graftline.files import write_atomic
+from graftline.files import sha256_file, write_atomic
 from graftline.models.edge import EdgeModel
 from graftline.models.predict import predict
 from graftline.models.trained import load_trained
@@ -187,6 +187,7 @@ def _write_page(folder: Path, runtime: "Future[Path]", record: TrainedModel, shi
         "model": record.plan.backbone,
         "file": shipped.file,
         "bytes": shipped.bytes,
+        "sha256": sha256_file(folder / shipped.file),
         "precision": _PRECISIONS[shipped.name],
         "labels": record.classes,
         "data_version": record.data_version,

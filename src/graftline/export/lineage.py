@@ -88,7 +88,7 @@ def read_lineage(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise GraftlineError(f"{path} does not exist: give an .onnx file of graftline's, or the bundle folder")
     try:
-        entries = onnx.load_model(path, load_external_data=False).metadata_props
+        entries = onnx.load_model(path, format="protobuf", load_external_data=False).metadata_props
     except DecodeError as error:
         raise GraftlineError(f"{path} is not an ONNX model: give a file that `graftline export_onnx` wrote") from error
     text = next((entry.value for entry in entries if entry.key == _KEY), None)

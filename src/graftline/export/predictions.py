@@ -8,7 +8,7 @@ from pathlib import Path
 
 from graftline.errors import DataError, GraftlineError
 from graftline.models.edge import EdgeModel, answer_files
-from graftline.records import EdgeBundle, read_record
+from graftline.records import EdgeBundle, check_files, read_record
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,11 @@ class Predictions:
         """Checks that every image could be read.
 
         Raises:
-            DataError: Some could not; it names the first.
+            DataError: Some could not; it names them.
         """
         if self.unread:
-            name, reason = next(iter(self.unread.items()))
-            some = f"{len(self.unread)} of {self.images} images cannot be read and have no line: {name}: {reason}"
-            raise DataError(some + (" (the first of them)" if len(self.unread) > 1 else ""))
+            told = [f"{name} ({reason})" for name, reason in self.unread.items()]
+            raise DataError(f"{len(told)} of {self.images} images cannot be read and have no line: {', '.join(told)}")
 
 
 def open_model(path: Path) -> EdgeModel:
@@ -45,10 +44,13 @@ def open_model(path: Path) -> EdgeModel:
         path: An `.onnx` file that `graftline export_onnx` wrote, wherever it lies now, or its bundle folder.
 
     Raises:
-        GraftlineError: The path is missing, is no bundle, or does not run.
+        GraftlineError: The path is missing, is no bundle, holds another file than was measured, or does not run.
     """
     if path.is_dir():
-        return EdgeModel(path / read_record(path, EdgeBundle).shipped)
+        bundle = read_record(path, EdgeBundle)
+        shipped = [entry for entry in bundle.files if entry.file == bundle.shipped]
+        check_files(path, shipped, "run `graftline export_onnx` again")
+        return EdgeModel(path / bundle.shipped)
     if not path.is_file():
         raise GraftlineError(f"{path} does not exist: give an .onnx file of graftline's, or the bundle folder")
     return EdgeModel(path)

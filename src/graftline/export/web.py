@@ -111,10 +111,9 @@ def open_page_server(bundle: Path, port: int = 0) -> ThreadingHTTPServer:
         raise GraftlineError(f"{bundle} holds no page: {record.web_page}")
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), functools.partial(_PageHandler, directory=str(bundle)))
-    except OSError as error:
-        raise GraftlineError(
-            f"port {port} cannot be used ({error.strerror}): give another, or 0 for a free one"
-        ) from error
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", "") or str(error)
+        raise GraftlineError(f"port {port} cannot be used ({why}): give another, or 0 for a free one") from error
 
 
 def serve_page(bundle: Path, port: int = 0) -> None:

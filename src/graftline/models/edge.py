@@ -15,6 +15,7 @@ from graftline.progress import track
 
 INPUT, PROBABILITIES = "image", "probabilities"
 LABELS = "labels"
+_REMEDY = "give a file that `graftline export_onnx` wrote"
 _ERROR = 3  # onnxruntime's severity
 
 
@@ -25,7 +26,7 @@ class EdgeModel:
         path: The file.
 
     Raises:
-        GraftlineError: It does not run.
+        GraftlineError: It does not run, or is not one of ours.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,6 +39,9 @@ class EdgeModel:
         except Exception as error:  # onnxruntime's own exceptions have no common base
             reason = str(error).partition("\n")[0]
             raise GraftlineError(f"{path} is not an edge model that onnxruntime can run: {reason}") from error
+        names = [[node.name for node in nodes] for nodes in (self._session.get_inputs(), self._session.get_outputs())]
+        if names != [[INPUT], [PROBABILITIES]]:
+            raise GraftlineError(f"{path} takes {names[0]} and gives {names[1]}: {_REMEDY}")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns float32 [batch, classes] probabilities of uint8 [batch, height, width, 3] pictures of any size."""
@@ -50,10 +54,10 @@ class EdgeModel:
         Raises:
             GraftlineError: The file does not name them.
         """
-        labels = self._session.get_modelmeta().custom_metadata_map.get(LABELS)
-        if labels is None:
-            raise GraftlineError(f"{self._path} names no classes: give a file that `graftline export_onnx` wrote")
-        return json.loads(labels)
+        try:
+            return json.loads(self._session.get_modelmeta().custom_metadata_map.get(LABELS, ""))
+        except ValueError as error:
+            raise GraftlineError(f"{self._path} does not name its classes: {_REMEDY}") from error
 
     def top_class(self, image: np.ndarray) -> str:
         """Returns the name of the most probable class of one image, uint8 [height, width, 3]."""

@@ -1,5 +1,6 @@
 """Commands whose modules are too heavy to load for a help text."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,13 @@ def predict(model: Path, images: str, *, out: str = "") -> None:
     from graftline.data.sources import find_images
     from graftline.export.predictions import open_model, predict_files
     from graftline.files import write_atomic
+    from graftline.storage import connect_store
+    from graftline.storage.objects import is_url
 
-    predictions = predict_files(open_model(model), find_images(images))
+    edge = open_model(model)
+    with connect_store() if is_url(images) else contextlib.nullcontext():
+        files = find_images(images)
+    predictions = predict_files(edge, files)
     if out:
         write_atomic(Path(out), predictions.csv)
         say(f"out: {out}")

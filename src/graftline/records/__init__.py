@@ -5,7 +5,7 @@ chain of records leads from an edge file back to the data. Records hold no machi
 work gives the same record.
 """
 
-from graftline.records.base import RECORD_FILE, FileEntry, Interval, Part, Record, list_files, read_record
+from graftline.records.base import RECORD_FILE, FileEntry, Interval, Part, Record, check_files, list_files, read_record
 from graftline.records.change import Change, Drift
 from graftline.records.choice import CHOICE_FILE, Choice, TrainedCandidate, read_choice
 from graftline.records.data import AugmentationPolicy, DataVersion
@@ -39,6 +39,7 @@ __all__ = [
     "TransferPlan",
     "TransferPlans",
     "Variant",
+    "check_files",
     "list_files",
     "read_choice",
     "read_record",

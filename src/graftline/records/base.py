@@ -1,5 +1,6 @@
 """What every record is made of: the base class, reading, writing, intervals, files."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -111,3 +112,24 @@ def list_files(folder: Path) -> list[FileEntry]:
     return [
         FileEntry(file=p.relative_to(folder).as_posix(), sha256=sha256_file(p), bytes=p.stat().st_size) for p in paths
     ]
+
+
+def check_files(folder: Path, files: Iterable[FileEntry], remedy: str) -> None:
+    """Checks that files are those that a record describes.
+
+    Args:
+        folder: The step's output folder.
+        files: From its record.
+        remedy: What the user can do when they are not.
+
+    Raises:
+        GraftlineError: A file is missing or changed.
+    """
+    for entry in files:
+        path = folder / entry.file
+        if not path.is_file():
+            raise GraftlineError(f"the file {entry.file} is missing from {folder}: {remedy}")
+        if sha256_file(path) != entry.sha256:
+            raise GraftlineError(
+                f"{path} is not the file that was measured, its SHA-256 differs from the record: {remedy}"
+            )

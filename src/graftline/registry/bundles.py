@@ -1,12 +1,11 @@
 """Edge bundles and models on their way into and out of the registry: every file is checked against its record."""
 
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from graftline.errors import GraftlineError
 from graftline.files import output_folder, sha256_file
-from graftline.records import EdgeBundle, FileEntry, TrainedModel, read_record
+from graftline.records import EdgeBundle, TrainedModel, check_files, read_record
 from graftline.registry.client import Registry
 from graftline.registry.versions import BUNDLE_FOLDER, MODEL_FOLDER, RegisteredVersion, find_version
 
@@ -24,27 +23,6 @@ def check_bundle(folder: Path, remedy: str = "run `graftline export_onnx` again"
     bundle = read_record(folder, EdgeBundle)
     check_files(folder, bundle.files, remedy)
     return bundle
-
-
-def check_files(folder: Path, files: Iterable[FileEntry], remedy: str) -> None:
-    """Checks that files are those that a record describes.
-
-    Args:
-        folder: The step's output folder.
-        files: From its record.
-        remedy: What the user can do when they are not.
-
-    Raises:
-        GraftlineError: A file is missing or changed.
-    """
-    for entry in files:
-        path = folder / entry.file
-        if not path.is_file():
-            raise GraftlineError(f"the file {entry.file} is missing from {folder}: {remedy}")
-        if sha256_file(path) != entry.sha256:
-            raise GraftlineError(
-                f"{path} is not the file that was measured, its SHA-256 differs from the record: {remedy}"
-            )
 
 
 def download_bundle(registry: Registry, name: str, alias_or_version: str, out: Path) -> EdgeBundle:

@@ -17,9 +17,10 @@ from graftline.records import (
     Interval,
     TrainedModel,
     Variant,
+    check_files,
     read_record,
 )
-from graftline.registry.bundles import check_bundle, check_files
+from graftline.registry.bundles import check_bundle
 from graftline.registry.versions import BUNDLE_FOLDER, MODEL_FOLDER
 
 _EVALUATION_FILES = ("report.html", "metrics.json")

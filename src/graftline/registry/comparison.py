@@ -84,9 +84,7 @@ def _judge(
         return Verdict("champion", "it is the first: the registry had no champion to compare it with")
     before = champion.version
     if before == version.version:
-        return Verdict(
-            "champion", "it is the champion already: made so by hand before it was compared"
-        )
+        return Verdict("champion", "it is the champion already: made so by hand before it was compared")
     if not champion.bundle:
         reason = f"champion version {before} was not registered by graftline, so its answers cannot be compared"
         return Verdict("challenger", reason, before)

@@ -47,7 +47,15 @@ async function download(address) {
     page.loading.value = filled / bytes.length;
   }
   if (filled !== bytes.length) throw new Error(`${address} arrived incomplete.`);
+  if (!(await isMeasured(bytes))) throw new Error(`${address} is not the file that was measured.`);
   return bytes;
+}
+
+// Browsers hash only on pages that came encrypted or from this machine.
+async function isMeasured(bytes) {
+  if (!globalThis.crypto?.subtle) return true;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("") === facts.sha256;
 }
 
 // One after the other: a session runs one picture at a time.
