@@ -36,10 +36,14 @@ def _seconds(value: object) -> object:
 
 
 _NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
-_QUANTITY = r"\d+(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
+# What both Kubernetes and kfp take.
+_CORES, _CORES_LIKE = r"\d+(\.\d+)?|\d+m", "4, 0.5 or 500m"
+_BYTES, _BYTES_LIKE = r"\d+(M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?", "16Gi or 512Mi"
 
-Quantity = Annotated[str, BeforeValidator(_number_as_text), _like(_QUANTITY, "4, 500m or 16Gi")]
-QuantityOrNone = Annotated[str, BeforeValidator(_number_as_text), _like(f"({_QUANTITY})?", "4, 500m or 16Gi")]
+Cores = Annotated[str, BeforeValidator(_number_as_text), _like(_CORES, _CORES_LIKE)]
+CoresOrNone = Annotated[str, BeforeValidator(_number_as_text), _like(f"({_CORES})?", _CORES_LIKE)]
+Bytes = Annotated[str, BeforeValidator(_number_as_text), _like(_BYTES, _BYTES_LIKE)]
+BytesOrNone = Annotated[str, BeforeValidator(_number_as_text), _like(f"({_BYTES})?", _BYTES_LIKE)]
 Seconds = Annotated[int, BeforeValidator(_seconds), Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0)]
 Name = Annotated[str, _like(_NAME, "my-secret")]
@@ -57,8 +61,8 @@ class Requests(_Settings):
         memory: Bytes: "4Gi".
     """
 
-    cpu: Quantity = "2"
-    memory: Quantity = "4Gi"
+    cpu: Cores = "2"
+    memory: Bytes = "4Gi"
 
 
 class Limits(_Settings):
@@ -69,8 +73,8 @@ class Limits(_Settings):
         memory: Bytes; empty means as much as requested.
     """
 
-    cpu: QuantityOrNone = ""
-    memory: QuantityOrNone = ""
+    cpu: CoresOrNone = ""
+    memory: BytesOrNone = ""
 
 
 class Toleration(_Settings):
@@ -214,7 +218,7 @@ class Profile(_Settings):
     node_selector: dict[str, str] = {}
     tolerations: list[Toleration] = []
     nodes: Annotated[int, Field(ge=1)] = 1
-    shared_memory: Quantity = "1Gi"
+    shared_memory: Bytes = "1Gi"
     steps: Steps = Steps()
     store: Store = Store()
     mlflow: Mlflow = Mlflow()

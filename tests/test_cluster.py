@@ -52,6 +52,19 @@ def test_a_retraining_is_submitted_and_followed_by_the_same_commands(cluster: St
     assert "--production is an option of the pipeline retrain" in call(*words, "train")[2]
 
 
+@pytest.mark.parametrize("rule", ["better", "not_worse"])
+def test_what_it_takes_to_be_promoted_reaches_the_pipeline_or_is_refused(
+    cluster: StandIn, call: Any, rule: str
+) -> None:
+    words = ["submit", "/data/images", "--promote", rule]
+    code, _, err = call(*words)
+    assert code == 1 and "--promote is an option of the pipeline retrain: give --pipeline retrain" in err
+    assert not cluster.runs
+    assert call(*words, "--pipeline", "retrain")[0] == 0
+    (run,) = cluster.runs.values()
+    assert run["runtime_config"]["parameters"] == {"source": "/data/images", "promote": rule}
+
+
 def test_every_option_of_submit_is_the_pipelines(cluster: StandIn) -> None:
     from graftline.pipelines.retrain import retrain
 
@@ -333,6 +346,7 @@ def test_results_are_shown_where_they_can_be_read(
     assert out.endswith(f"{tmp_path}/work/runs/cluster-run-1/summary.json\n")
     assert (tmp_path / "work" / "runs" / "cluster-run-1" / "bundle" / "model.onnx").is_file()
     assert not list((tmp_path / "work").rglob("*.parquet")), "images are not fetched for a table"
+    assert call("follow", run)[:2] == (code, out), "as often as it is asked"
     shutil.rmtree(results / "graftline-train" / "run-1" / "evaluate")
     shutil.rmtree(tmp_path / "work")
     assert (

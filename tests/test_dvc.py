@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 import yaml
 
@@ -81,6 +82,17 @@ def test_every_stage_depends_on_its_code_and_on_what_its_command_reads() -> None
         code = [dep for dep in stage["deps"] if dep.startswith("src/")]
         assert f"src/graftline/steps/{step}.py" in code
         assert all((ROOT / path).exists() for path in code)
+
+
+def test_every_stage_depends_on_the_rooms_that_its_step_imports() -> None:
+    rooms = {"augmentation", "data", "evaluation", "export", "models", "registry", "training", "transfer"}
+    imports = grimp.build_graph("graftline", cache_dir=None)
+    for step in imports.find_modules_directly_imported_by("graftline"):  # which offers the steps to users
+        imports.remove_import(importer="graftline", imported=step)
+    for step in STEPS:
+        imported = imports.find_upstream_modules(f"graftline.steps.{step}")
+        used = {room for room in rooms if any(module.startswith(f"graftline.{room}.") for module in imported)}
+        assert {f"src/graftline/{room}" for room in used} <= set(PIPELINE["stages"][step]["deps"]), step
 
 
 @pytest.fixture(scope="module")

@@ -147,8 +147,10 @@ def test_numbers_for_people() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
-def test_memory_counts_children() -> None:
-    code = "block = bytearray(200_000_000); print(flush=True); input()"
+def test_memory_counts_children_whatever_their_names() -> None:
+    code = (
+        "open('/proc/self/comm', 'wb').write(b'caf\\xc3'); block = bytearray(200_000_000); print(flush=True); input()"
+    )
     before = tree_bytes(os.getpid())
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout

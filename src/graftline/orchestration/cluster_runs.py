@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -27,14 +27,16 @@ from graftline.storage.objects import is_url, split_url
 
 # Options of a local retraining, which has all those of a run, that a cluster has no use for.
 LOCAL_ONLY = ("workspace", "image")  # a cluster's image is an option of its own commands
+Promotion = Literal["auto", "not_worse", "better"]
 _FIND_AGAIN_SECONDS = (1, 2, 4, 8, 15)
 
 
-@with_options_of(retrain_locally, connect, without=LOCAL_ONLY)
+@with_options_of(retrain_locally, connect, without=(*LOCAL_ONLY, "promote"))
 def submit(
     source: str,
     *,
     pipeline: PipelineName = "train",
+    promote: Promotion = "auto",
     wait: bool = False,
     profile: str = "",
     image: str = "",
@@ -50,6 +52,7 @@ def submit(
     Args:
         source: Images, as for `graftline run`, but where the cluster's tasks see them.
         pipeline: train runs every step; retrain looks first whether there is reason to.
+        promote: What it takes a retrained model to become champion: to be better beyond chance (auto), or not worse.
         wait: Follow the run to its end, and show what it reached.
         profile: YAML file with what the steps get on the cluster; empty means the defaults.
         image: Container image of every step; empty means the profile's.
@@ -66,7 +69,7 @@ def submit(
         GraftlineError: The profile is wrong, the cluster refuses or does not answer, or the run failed.
     """
     _, documents = compiled(settings_of(profile, image, gpus, nodes), pipeline)
-    arguments = arguments_of(documents, source, picked(retrain_locally, options))
+    arguments = arguments_of(documents, source, promote, picked(retrain_locally, options))
     cluster = connect(**picked(connect, options))
     place = {"pipeline_root": pipeline_root or None, "service_account": service_account or None}
     run_id = _create(cluster, documents, arguments, experiment, place)
@@ -222,8 +225,14 @@ def _create(
         return start_run(cluster, name, experiment, pipeline_package_path=str(package), params=arguments, **place)
 
 
-def arguments_of(documents: Documents, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_of(documents: Documents, source: str, promote: Promotion, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a pipeline's arguments: the source, and the options that were set to something.
+
+    Args:
+        documents: The compiled pipeline.
+        source: Images.
+        promote: auto leaves it to the pipeline.
+        options: Those of a local retraining, with their defaults.
 
     Raises:
         ClusterError: The pipeline does not take one of them.
@@ -233,6 +242,7 @@ def arguments_of(documents: Documents, source: str, options: Mapping[str, Any]) 
     refuse_credentials(options.get("registry", ""))
     defaults = {name: p.default for name, p in inspect.signature(retrain_locally).parameters.items()}
     given = {name: value for name, value in options.items() if value != defaults[name]}
+    given |= {} if promote == "auto" else {"promote": promote}
     for address in filter(is_url, (source, given.get("production", ""))):
         split_url(address)
     strange = given.keys() - documents[0]["root"]["inputDefinitions"]["parameters"].keys()

@@ -19,8 +19,8 @@ def _tree(root: int) -> list[int]:
     children = defaultdict(list)
     for stat in _PROC.glob("[0-9]*/stat"):
         try:
-            # The second field, the program's name in brackets, may hold spaces.
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            # The second field, the program's name in brackets, may hold spaces and half a letter.
+            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
         except OSError:  # it has just ended
             continue
         children[parent].append(int(stat.parent.name))

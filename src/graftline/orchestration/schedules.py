@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from graftline.orchestration.cluster import Cluster, ClusterError, connect
-from graftline.orchestration.cluster_runs import LOCAL_ONLY, arguments_of, show_rows, start_run
+from graftline.orchestration.cluster_runs import LOCAL_ONLY, Promotion, arguments_of, show_rows, start_run
 from graftline.orchestration.compile import Documents, PipelineName, compiled, settings_of, version_name
 from graftline.orchestration.cron import fires_between, six_fields
 from graftline.orchestration.options import picked, with_options_of
@@ -31,13 +31,14 @@ _LONGEST_WAIT_SECONDS = 180
 _MARK = "graftline "
 
 
-@with_options_of(retrain_locally, connect, without=LOCAL_ONLY)
+@with_options_of(retrain_locally, connect, without=(*LOCAL_ONLY, "promote"))
 def create(
     schedule: str,
     source: str,
     *,
     cron: str = "",
     pipeline: PipelineName = "retrain",
+    promote: Promotion = "auto",
     profile: str = "",
     image: str = "",
     gpus: int = -1,
@@ -52,6 +53,7 @@ def create(
         source: Images, as for `graftline submit`.
         cron: When, in UTC: "0 3 * * 1" is every Monday at 3:00; a sixth field in front is for seconds.
         pipeline: retrain ends early when nothing has changed; train runs every step each time.
+        promote: What it takes a retrained model to become champion: to be better beyond chance (auto), or not worse.
         profile: YAML file with what the steps get on the cluster; empty means the defaults.
         image: Container image of every step; empty means the profile's.
         gpus: Accelerators of the steps that use them, 0 to train on processors; -1 means the profile's.
@@ -66,7 +68,7 @@ def create(
     """
     times = six_fields(cron)
     _, documents = compiled(settings_of(profile, image, gpus, nodes), pipeline)
-    parameters = arguments_of(documents, source, picked(retrain_locally, options))
+    parameters = arguments_of(documents, source, promote, picked(retrain_locally, options))
     wanted = {"cron_expression": times, "params": parameters, "service_account": service_account or None}
     text = json.dumps([wanted, version_name(documents)], sort_keys=True)
     mark = _MARK + hashlib.sha256(text.encode()).hexdigest()[:16]

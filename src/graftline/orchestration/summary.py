@@ -125,6 +125,8 @@ def summarise(
         read_record(outputs["registration"], Registration),
         read_choice(outputs["model"]),
     )
+    shutil.rmtree(folder / "bundle", ignore_errors=True)  # of a run on a cluster that was shown before
+    (folder / "report.html").unlink(missing_ok=True)
     shutil.copytree(outputs["bundle"], folder / "bundle", copy_function=link_or_copy)
     link_or_copy(str(outputs["evaluation"] / "report.html"), str(folder / "report.html"))
     summary = _collect(folder, records, seconds, peak_memory_bytes, published)
