@@ -133,7 +133,9 @@ def test_profile_says_where_the_time_went(
 def test_the_range_test_suggests_a_rate_below_the_one_that_ruins(
     inputs: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
+    find_lr(*inputs, tmp_path / "rates")
     text = find_lr(*inputs, tmp_path / "rates")
+    assert {path.name for path in (tmp_path / "rates").iterdir()} == {"range_test.csv", "range_test.png"}
     rates, _ = np.loadtxt(tmp_path / "rates" / "range_test.csv", delimiter=",", skiprows=1).T
     assert (np.diff(rates) > 0).all() and len(rates) > 20
     suggestion = float(text.split("--learning_rate ")[1].split()[0])

@@ -17,8 +17,11 @@ from trainjob_stand_in import DEPLOY, TRAINER, StandIn, serve
 from graftline.errors import GraftlineError
 from graftline.orchestration.compile import compile_pipeline
 from graftline.records import TransferPlans, read_record
+from graftline.scaleout import node
+from graftline.scaleout.member import Failure
 from graftline.scaleout.settings import VARIABLE, JobSettings
 from graftline.scaleout.trainer import Trainer, TrainJobError
+from graftline.storage import Store
 from graftline.workspace import cache_folder
 
 HERE = Path(__file__)
@@ -128,6 +131,20 @@ def start_task(cluster: StandIn, folder: Path, mode: str) -> "subprocess.Popen[s
 @pytest.fixture
 def found_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(HERE.parent), prepend=os.pathsep)
+
+
+def test_a_machine_tells_its_own_mistake_which_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GRAFTLINE_STORE", str(tmp_path / "store"))
+    store = Store(str(tmp_path / "store"))
+    sent = {"folders": [], "options": {"processes": -1, "device": "cpu"}}
+    store.write_text(json.dumps(sent), f"trainjobs/one/{node.ARGUMENTS}")
+    assert node.main("trainjobs/one", f"{HERE.stem}:work") == 1
+    assert "processes is -1" in capsys.readouterr().err
+    (key,) = store.keys(f"trainjobs/one/{node.FAILURES}")
+    failure = Failure.model_validate_json(store.read_text(key))
+    assert failure.clear and "processes is -1: give how many train together" in failure.message
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """The command `find_lr`."""
 
+import tempfile
 from pathlib import Path
 
-from graftline.files import output_folder, write_atomic
+from graftline.errors import GraftlineError
+from graftline.files import write_atomic
 from graftline.records import AugmentationPolicy, DataVersion, read_record
 
 
@@ -27,7 +29,7 @@ def find_lr(
         dataset: Folder written by version_data.
         policy: Folder written by augment.
         plans: Folder written by select_strategy.
-        out: Folder to write: range_test.csv, range_test.png.
+        out: Folder to write range_test.csv and range_test.png into.
         champion: Folder of the champion's model, for a plan that starts from its weights.
         rank: Which plan, 1 is the best.
         settings: Other settings instead of the plan's, as for fine_tune.
@@ -46,13 +48,16 @@ def find_lr(
     from graftline.transfer.start import load_champion
     from graftline.transfer.strategies import find_rate, load_transfer_data
 
+    if out.exists() and not out.is_dir():
+        raise GraftlineError(f"{out} is a file: give a folder for the output")
     data, chosen = read_record(dataset, DataVersion), read_record(policy, AugmentationPolicy)
     plan = change_plan(read_plan(plans, data, chosen, rank), settings)
     start = load_champion(champion, data.classes) if champion and plan.champion else None
     result = find_rate(plan, chosen, load_transfer_data(dataset, plan), make_accelerator(device), seed, start)
-    with output_folder(out) as folder:
-        rows = "".join(f"{rate:.6g},{loss:.6f}\n" for rate, loss in zip(result.rates, result.losses, strict=True))
-        write_atomic(folder / "range_test.csv", "learning_rate,smoothed_loss\n" + rows)
-        draw_range_test(folder / "range_test.png", result)
+    rows = "".join(f"{rate:.6g},{loss:.6f}\n" for rate, loss in zip(result.rates, result.losses, strict=True))
+    write_atomic(out / "range_test.csv", "learning_rate,smoothed_loss\n" + rows)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".") as beside:
+        draw_range_test(Path(beside) / "range_test.png", result)
+        (Path(beside) / "range_test.png").replace(out / "range_test.png")
     tested = f"{len(result.rates)} steps up to {result.rates[-1]:.0e}; the plan's rate is {plan.learning_rate:g}"
     return f"suggested --learning_rate {result.suggestion:.1e} ({tested})\nout: {out}"

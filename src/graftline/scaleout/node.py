@@ -4,15 +4,18 @@ It fetches the folders that the function reads from the store, trains in one pro
 machines, and the first machine sends what came out back to the store. Kubeflow Trainer says which machine this is.
 """
 
+import contextlib
 import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from graftline.errors import GraftlineError
+from graftline.errors import GraftlineError, StoreError
 from graftline.scaleout.launch import MemberError, count_processes, launch
+from graftline.scaleout.member import Failure
 from graftline.scaleout.travel import fetch_folder, send_folder
 from graftline.storage import Store
 from graftline.storage.connect import lasting_store
@@ -31,11 +34,17 @@ def main(key: str, function: str) -> int:
         with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
             _train(store, key, function, Path(folder), is_first=rank == "0")
     except GraftlineError as error:
-        if isinstance(error, MemberError):
-            store.write_text(error.failure.model_dump_json(), f"{key}/{FAILURES}/{rank}.json")
+        failure = error.failure if isinstance(error, MemberError) else _failure(error, int(rank))
+        with contextlib.suppress(StoreError):  # the task then knows the last lines of the log only
+            store.write_text(failure.model_dump_json(), f"{key}/{FAILURES}/{rank}.json")
         print(f"graftline: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _failure(error: GraftlineError, rank: int) -> Failure:
+    """What befell this machine itself, before or after its processes trained."""
+    return Failure(rank=rank, message=str(error), clear=not error.may_pass, time=time.time())
 
 
 def _train(store: Store, key: str, function: str, folder: Path, is_first: bool) -> None:
