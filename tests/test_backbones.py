@@ -2,8 +2,12 @@
 
 import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,13 +155,22 @@ def test_folding_keeps_the_answer_and_unfolding_the_weights(name: str) -> None:
     model = _model(name).eval()
     with torch.no_grad():
         expected = model(_pixels())
-        with folded_norms(model):
+        with folded_norms(model, side=SIDE):
             torch.testing.assert_close(model(_pixels()), expected, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(model(_pixels()), expected, rtol=1e-3, atol=1e-4)
     before, after = _made(name).state_dict(), model.state_dict()
     assert list(after) == list(before)
     for key, tensor in after.items():
         torch.testing.assert_close(tensor, before[key], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "side"), [("pvt_v2_b0", 64), ("inception_v3", 128)])
+def test_folding_asks_a_network_at_a_size_that_it_takes(name: str, side: int) -> None:
+    model, images = timm.create_model(name, num_classes=CLASSES).eval(), torch.randn(1, 3, side, side)
+    with torch.no_grad():
+        expected = model(images)
+        with folded_norms(model, side=side):
+            torch.testing.assert_close(model(images), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "vgg16"])  # 0.5 GB of the same code
@@ -177,6 +190,44 @@ def _features(backbone: str, side: int) -> Features:
     images = np.zeros((2, side, side, 3), dtype=np.uint8)
     key = FeatureKey("test", "train", backbone, f"{side} px")
     return cached_features(build_empty(backbone, CLASSES), images, key, input_spec(backbone), make_accelerator("cpu"))
+
+
+def test_features_are_those_of_the_way_the_images_were_made_ready(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path))
+    images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
+    model, key, machine = _model("resnet18"), FeatureKey("test", "train", "resnet18", "these"), make_accelerator("cpu")
+    spec = input_spec("resnet18")
+    first, other = (
+        cached_features(model, images, key, one, machine).late
+        for one in (spec, replace(spec, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    )
+    assert not np.allclose(first, other)
+    assert np.array_equal(cached_features(model, images, key, spec, machine).late, first)
+
+
+def test_two_that_compute_the_same_features_do_not_disturb_each_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path))
+    both, save = Barrier(2), np.savez
+
+    def save_together(*arguments: Any, **arrays: Any) -> None:
+        both.wait(60)
+        save(*arguments, **arrays)
+        both.wait(60)
+
+    monkeypatch.setattr(np, "savez", save_together)
+    images = np.zeros((2, SIDE, SIDE, 3), dtype=np.uint8)
+    spec, machine = input_spec("resnet18"), make_accelerator("cpu")
+    key = FeatureKey("test", "train", "resnet18", "of both")
+    models = [_model("resnet18"), _model("resnet18")]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda model: cached_features(model, images, key, spec, machine), models))
+    assert np.array_equal(found[0].late, found[1].late)
+    (kept,) = (tmp_path / "cache" / "features").iterdir()
+    assert np.array_equal(np.load(kept)["late"], found[0].late)
 
 
 def test_a_transformer_takes_images_of_other_sizes() -> None:

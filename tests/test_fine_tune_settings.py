@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from safetensors.torch import load_file
 
 from graftline import fine_tune
 from graftline.errors import GraftlineError
+from graftline.models.freezing import Freezer
 from graftline.models.trained import WEIGHTS_FILE, load_trained
 from graftline.orchestration.find_lr import find_lr
 from graftline.records import TrainedModel, TransferPlans, read_record
+from graftline.training.device import Machine
 
 pytestmark = pytest.mark.slow
 
@@ -94,10 +97,35 @@ def test_a_batch_is_not_cut_into_more_parts_than_it_has_images(inputs: tuple[Pat
         _train(inputs, tmp_path / "out", "accumulation=5")
 
 
+def test_what_is_frozen_is_remembered_where_it_will_be_compared(
+    inputs: tuple[Path, Path, Path],
+    pretrained: dict[str, torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a GPU the comparison of tensors on two devices is an error; here only the order can be seen."""
+    placed: list[torch.nn.Module] = []
+    place = Machine.place
+
+    class Watching(Freezer):
+        def __init__(self, model: torch.nn.Module, *arguments: Any, **options: Any) -> None:
+            assert model in placed, "features are cached, so nothing else has moved the model"
+            super().__init__(model, *arguments, **options)
+
+    def watched(machine: Machine, model: torch.nn.Module) -> None:
+        placed.append(model)
+        place(machine, model)
+
+    monkeypatch.setattr(Machine, "place", watched)
+    monkeypatch.setattr("graftline.transfer.strategies.Freezer", Watching)
+    _train(inputs, tmp_path / "out", "", rank=2)
+    assert placed
+
+
 def test_from_scratch_starts_from_random_weights_and_learns_its_statistics(
     inputs: tuple[Path, Path, Path], pretrained: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    record = _train(inputs, tmp_path / "out", "from_scratch=true,frozen_groups=0,ema_decay=0")
+    record = _train(inputs, tmp_path / "out", "from_scratch=true,ema_decay=0")
     weights = load_file(tmp_path / "out" / WEIGHTS_FILE)
     assert record.pretrained.startswith("random")
     assert not torch.allclose(weights["conv_stem.weight"], pretrained["conv_stem.weight"], atol=0.05)

@@ -1,11 +1,17 @@
 """A user's changes to a plan, and what the loop makes of them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from graftline import augment, evaluate, export_onnx, fine_tune, select_strategy
 from graftline.errors import GraftlineError
+from graftline.orchestration.find_lr import find_lr
+from graftline.orchestration.local import run
 from graftline.records import TransferPlan
+from graftline.training.loop import Progress, Trainer
 from graftline.training.mixing import Mix, draw_mix, mix_images
 from graftline.training.sampling import balanced_weights, make_batches, view_seeds
 from graftline.training.schedules import schedule_factor
@@ -45,6 +51,47 @@ def test_settings_replace_those_of_the_plan(plan: TransferPlan) -> None:
     assert changed.group_rates == [1e-5, 1e-4] and changed.from_scratch
     assert change_plan(plan) == plan
     assert change_plan(plan, "epochs=5").epochs == change_plan(plan, epochs=5).epochs == 5
+
+
+def test_random_weights_are_all_trained_unless_some_are_asked_to_stay(plan: TransferPlan) -> None:
+    frozen = plan.model_copy(update={"frozen_groups": 3, "champion": "c"})
+    changed = change_plan(frozen, "from_scratch=true")
+    assert (changed.frozen_groups, changed.champion) == (0, "")
+    assert change_plan(frozen, "from_scratch=true,frozen_groups=2").frozen_groups == 2
+    extraction = plan.model_copy(update={"strategy": "feature_extraction", "epochs": 0})
+    with pytest.raises(GraftlineError, match="from_scratch=true has nothing to extract features with"):
+        change_plan(extraction, "from_scratch=true")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused_by_every_step(seed: int, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    for call in (
+        lambda: run("nowhere", seed=seed),
+        lambda: augment(nowhere, nowhere, seed=seed),
+        lambda: select_strategy(nowhere, nowhere, nowhere, seed=seed),
+        lambda: fine_tune(nowhere, nowhere, nowhere, nowhere, seed=seed),
+        lambda: find_lr(nowhere, nowhere, nowhere, nowhere, seed=seed),
+        lambda: evaluate(nowhere, nowhere, nowhere, seed=seed),
+        lambda: export_onnx(nowhere, nowhere, nowhere, seed=seed),
+    ):
+        with pytest.raises(GraftlineError, match=f"seed is {seed}: give a whole number from 0 to 4294967295"):
+            call()
+    with pytest.raises(GraftlineError, match="image_size is -1: give the side in pixels"):
+        select_strategy(nowhere, nowhere, nowhere, image_size=-1)
+
+
+def test_a_plateau_lowers_the_rate_and_then_waits_again() -> None:
+    trainer = Trainer.__new__(Trainer)
+    trainer._progress = progress = Progress()
+    lowered = []
+    for epoch, loss in enumerate([9.0, 5.0, 6.0, 6.0, 6.0, 6.0, 4.0, 4.5, 4.5]):
+        progress.epoch = epoch
+        progress.history.append({"epoch": float(epoch), "validation_loss": loss})
+        if trainer._stalled():
+            lowered.append(epoch)
+            progress.lowered = epoch
+    assert lowered == [3, 5, 8]
 
 
 def test_epochs_and_stages_fit_each_other_and_the_strategy(plan: TransferPlan) -> None:

@@ -15,7 +15,7 @@ from graftline.records import AugmentationPolicy, TrainedModel, TransferPlans, r
 from graftline.training import loop
 from graftline.training.checkpoints import Checkpoints, run_name
 from graftline.training.depthwise import speed_up_depthwise
-from graftline.training.probe import cross_validate, solve_head
+from graftline.training.probe import choose_strength, cross_validate, solve_head
 from graftline.training.schedules import FINAL_SHARE, schedule_factor
 
 
@@ -46,6 +46,14 @@ def test_solved_head_separates_what_can_be_separated() -> None:
     assert (result.predictions == labels).mean() > 0.85
     shuffled = np.random.default_rng(1).permutation(labels)
     assert (cross_validate(features, shuffled).predictions == shuffled).mean() < 0.5
+
+
+def test_a_class_with_a_single_image_leaves_nothing_to_cross_validate() -> None:
+    features, labels = _features(31)
+    assert choose_strength(features, labels) == cross_validate(features, labels).regularisation
+    labels[labels == 2] = 1
+    labels[0] = 2
+    assert choose_strength(features, labels) == 1e-2
 
 
 def test_a_feature_that_is_silent_in_training_gets_no_huge_weight() -> None:
@@ -81,6 +89,9 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None
     state = checkpoints.latest()
     assert state is not None and state["epoch"] == 2
     assert len(list(tmp_path.iterdir())) == 2
+    newest.write_bytes(np.random.default_rng(0).bytes(5_000))
+    state = checkpoints.latest()
+    assert state is not None and state["epoch"] == 2
 
 
 def test_checkpoints_of_another_version_are_another_run(monkeypatch: pytest.MonkeyPatch) -> None:

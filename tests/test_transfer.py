@@ -86,6 +86,8 @@ def test_a_baseline_that_leaves_something_to_gain_is_not_trained_alone(
 
 def test_stages_unfreeze_from_the_head_down() -> None:
     plan = rank_plans([_evidence("tf_efficientnet_lite0", 0.8, 4)], 1500, "progressive_unfreezing")[0]
+    deep = plan.model_copy(update={"frozen_groups": 50})
+    assert {stage.frozen_groups for stage in make_stages(deep, 9)} == {8}, "the head trains"
     frozen = [stage.frozen_groups for stage in make_stages(plan, 9)]
     assert frozen[0] == 7  # all but the last block and the head
     assert frozen == sorted(frozen, reverse=True)

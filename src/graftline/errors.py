@@ -19,6 +19,12 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise GraftlineError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
 
 
+def check_seed(seed: int) -> None:
+    """Raises a GraftlineError unless `seed` is one that every generator takes."""
+    if not 0 <= seed < 2**32:
+        raise GraftlineError(f"seed is {seed}: give a whole number from 0 to {2**32 - 1}")
+
+
 class DataError(GraftlineError):
     """The images or the manifest cannot be used as they are."""
 

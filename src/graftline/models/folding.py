@@ -29,7 +29,7 @@ class _Pair:
 
 
 @contextmanager
-def folded_norms(model: nn.Module, keep: frozenset[str] = frozenset()) -> Iterator[None]:
+def folded_norms(model: nn.Module, keep: frozenset[str] = frozenset(), side: int = _PROBE_SIDE) -> Iterator[None]:
     """Folds BatchNorm layers into their convolutions inside the `with` block, in place.
 
     Afterwards the layers are back with their statistics, scale and shift as they were (a channel whose scale is 0
@@ -39,9 +39,10 @@ def folded_norms(model: nn.Module, keep: frozenset[str] = frozenset()) -> Iterat
     Args:
         model: Classifier on the CPU or a GPU.
         keep: Names of modules that stay as they are (frozen ones).
+        side: Of the square input in pixels; not every network takes every size.
     """
-    pairs = [pair for pair in _find_pairs(model) if not {pair.convolution, pair.norm} & keep]
-    if not _fold_all(model, pairs):
+    pairs = [pair for pair in _find_pairs(model, side) if not {pair.convolution, pair.norm} & keep]
+    if not _fold_all(model, pairs, side):
         pairs = []
     try:
         yield
@@ -49,7 +50,7 @@ def folded_norms(model: nn.Module, keep: frozenset[str] = frozenset()) -> Iterat
         _unfold_all(model, pairs)
 
 
-def _find_pairs(model: nn.Module) -> list[_Pair]:
+def _find_pairs(model: nn.Module, side: int) -> list[_Pair]:
     """Runs the model once and pairs each BatchNorm with the bias-free convolution whose output it reads."""
     made: dict[int, tuple[str, Tensor]] = {}
     pairs, handles = [], []
@@ -72,18 +73,17 @@ def _find_pairs(model: nn.Module) -> list[_Pair]:
             handles.append(module.register_forward_hook(after_convolution(name)))
         elif isinstance(module, _BatchNorm) and module.affine and module.track_running_stats:
             handles.append(module.register_forward_pre_hook(before_norm(name)))
-    _answer(model)
+    _answer(model, side)
     for handle in handles:
         handle.remove()
     return pairs
 
 
 @torch.no_grad()
-def _answer(model: nn.Module) -> Tensor:
+def _answer(model: nn.Module, side: int) -> Tensor:
     """Returns the logits for two fixed inputs, without side effects on the model."""
     first = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    side = max(_PROBE_SIDE, _fixed_side(model))
     probe = torch.randn(2, 3, side, side, generator=generator).to(first.device)
     was_training = {name: module.training for name, module in model.named_modules()}
     model.eval()
@@ -93,20 +93,14 @@ def _answer(model: nn.Module) -> Tensor:
     return answer
 
 
-def _fixed_side(model: nn.Module) -> int:
-    """Returns the only input side that the model takes (ViT), or 0."""
-    embedding = getattr(model, "patch_embed", None)
-    return int(embedding.img_size[0]) if embedding is not None else 0
-
-
 @torch.no_grad()
-def _fold_all(model: nn.Module, pairs: list[_Pair]) -> bool:
+def _fold_all(model: nn.Module, pairs: list[_Pair], side: int) -> bool:
     """Folds all pairs; when the answer is then another one, puts everything back and returns False."""
-    before = _answer(model)
+    before = _answer(model, side)
     weights = [model.get_submodule(pair.convolution).weight.detach().clone() for pair in pairs]  # type: ignore[operator]
     for pair in pairs:
         _fold(model, pair)
-    if (_answer(model) - before).abs().max() <= _TOLERANCE * before.abs().max():
+    if (_answer(model, side) - before).abs().max() <= _TOLERANCE * before.abs().max():
         return True
     for pair, weight in zip(pairs, weights, strict=True):
         convolution = cast(nn.Conv2d, model.get_submodule(pair.convolution))

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from graftline.errors import GraftlineError
+from graftline.errors import GraftlineError, check_seed
 from graftline.files import write_atomic
 from graftline.records import AugmentationPolicy, DataVersion, read_record
 
@@ -48,6 +48,7 @@ def find_lr(
     from graftline.transfer.start import load_champion
     from graftline.transfer.strategies import find_rate, load_transfer_data
 
+    check_seed(seed)
     if out.exists() and not out.is_dir():
         raise GraftlineError(f"{out} is a file: give a folder for the output")
     data, chosen = read_record(dataset, DataVersion), read_record(policy, AugmentationPolicy)

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from graftline.errors import GraftlineError
+from graftline.errors import GraftlineError, check_seed
 from graftline.models.weights_at_hand import weights_fingerprint
 from graftline.orchestration import STEPS
 from graftline.orchestration.board import Board, clock, show
@@ -149,6 +149,7 @@ def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> F
 
     began = time.monotonic()
     home = default_workspace()
+    check_seed(arguments["seed"])
     refuse_credentials(arguments["registry"])
     require_source(arguments["source"])  # before anything is begun; what lies in S3 may lie in the store itself
     with containers(arguments) as boxes, connect_store() as store:

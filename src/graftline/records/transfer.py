@@ -64,7 +64,7 @@ class TransferPlan(Part):
 
     backbone: str
     strategy: Strategy
-    image_size: int
+    image_size: int = Field(ge=1)
     epochs: int = Field(ge=0)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)

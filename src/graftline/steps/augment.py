@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from graftline.errors import check_choice
+from graftline.errors import check_choice, check_seed
 from graftline.files import output_folder
 from graftline.records import AugmentationPolicy, DataVersion, read_record
 
@@ -39,6 +39,7 @@ def augment(
     from graftline.data.dataset import load_images
 
     check_choice("flips", flips, get_args(Flips))
+    check_seed(seed)
     data = read_record(dataset, DataVersion)
     images = load_images(dataset, "train", _PREVIEW_SIDE)
     policy = choose_policy(data, measure_orientation(images, seed), flips)

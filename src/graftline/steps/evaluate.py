@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from graftline.errors import GraftlineError
+from graftline.errors import GraftlineError, check_choice, check_seed
 from graftline.files import output_folder
 from graftline.progress import say, track
 from graftline.records import DataVersion, Evaluation, TrainedModel, list_files, read_choice, read_record
@@ -36,6 +36,8 @@ def evaluate(
             changed, its probabilities are not numbers, or `out` holds something else.
         DataError: The split has no images.
     """
+    check_choice("split", split, ("test", "validation"))
+    check_seed(seed)
     data, trained = read_record(dataset, DataVersion), read_record(model, TrainedModel)
     _check_same_data(dataset, data, model, trained)
     opened, probabilities = _predict(dataset, model, split)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from graftline.errors import GraftlineError
+from graftline.errors import GraftlineError, check_seed
 from graftline.files import output_folder
 from graftline.records import DataVersion, EdgeBundle, TrainedModel, read_record
 
@@ -32,6 +32,7 @@ def export_onnx(
     Raises:
         GraftlineError: The model was trained on other data, cannot be exported, or a value is out of its range.
     """
+    check_seed(seed)
     _check_values(calibration_images, min_agreement)
     _check_match(dataset, model)
     from graftline.export.bundle import make_bundle

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from graftline.errors import check_seed
 from graftline.files import output_folder, write_atomic
 from graftline.progress import say
 from graftline.records import AugmentationPolicy, DataVersion, TrainedModel, TransferPlan, TransferPlans, read_record
@@ -79,6 +80,7 @@ def fine_tune(
         SystemExit: SIGTERM came; a checkpoint is written.
     """
     arguments = dict(locals())
+    from graftline.models.backbones import input_spec
     from graftline.models.trained import read_trained
     from graftline.scaleout.hand_over import handed_over
     from graftline.storage.connect import lasting_store
@@ -90,6 +92,7 @@ def fine_tune(
     from graftline.transfer.start import load_champion
     from graftline.transfer.strategies import carry_out, load_transfer_data
 
+    check_seed(seed)
     if handed_over(f"{__name__}:fine_tune", arguments):
         return read_trained(out)[0]
     data = read_record(dataset, DataVersion)
@@ -101,6 +104,7 @@ def fine_tune(
     start = load_champion(champion, data.classes) if champion and plan.champion else None
     accelerator = make_accelerator(device, precision, memory_format, torch_compile)
     parts = [data.version, chosen.sha256, plan.model_dump_json(), str(seed), accelerator.arithmetic, str(torch_compile)]
+    parts.append(repr(input_spec(plan.backbone)))  # as the weights at hand say
     run = Path(checkpoints or workspace() / "checkpoints") / run_name(parts)
     saved = Checkpoints(run, None if checkpoints else lasting_store(), accelerator.is_main_process)
     timer = StepTimer(profile, accelerator.device)

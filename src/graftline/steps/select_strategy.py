@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from graftline.errors import GraftlineError, check_choice
+from graftline.errors import GraftlineError, check_choice, check_seed
 from graftline.files import output_folder
 from graftline.records import AugmentationPolicy, DataVersion, Strategy, TransferPlans, read_record
 
@@ -49,6 +49,9 @@ def select_strategy(
     from graftline.transfer.start import find_champion
 
     check_choice("strategy", strategy, ("auto", *get_args(Strategy)))
+    check_seed(seed)
+    if image_size < 0:
+        raise GraftlineError(f"image_size is {image_size}: give the side in pixels, or 0 for that of the weights")
     if candidates < 0:
         raise GraftlineError(f"candidates is {candidates}: give how many plans are to be trained, or 0 for automatic")
     data = read_record(dataset, DataVersion)

@@ -3,9 +3,11 @@
 They hold tensors, numbers and strings only and are read with `weights_only=True`, so nothing in them is executed.
 """
 
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -53,7 +55,7 @@ class Checkpoints:
         if not self._writes:
             return
         path = self._folder / f"epoch-{epoch:04d}-{step:06d}.pt"
-        beside = path.with_suffix(".part")
+        beside = path.with_suffix(f".{os.getpid()}.part")  # the same run may be started twice
         torch.save(state, beside)
         beside.replace(path)
         self._forget(path)
@@ -74,7 +76,7 @@ class Checkpoints:
             try:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 return state
-            except (RuntimeError, EOFError, OSError, ValueError) as error:
+            except (RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as error:
                 say(f"{path.name} is damaged ({type(error).__name__}); using the checkpoint before it")
         return None
 
@@ -83,7 +85,7 @@ class Checkpoints:
         if not self._writes:
             return
         for path in self._folder.glob("epoch-*"):
-            path.unlink()
+            path.unlink(missing_ok=True)
         if self._store and self._store.exists(self._key()):
             self._store.delete(self._key())
 
@@ -92,7 +94,7 @@ class Checkpoints:
         until = [path for path in self._paths() if path <= newest]
         kept = {*until[-_KEPT:], *list(filter(_is_whole, until))[-1:]}
         for path in set(self._paths()) - kept:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def _mirror(self, path: Path) -> None:
         if not self._store:

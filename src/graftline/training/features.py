@@ -1,6 +1,7 @@
 """Features of a frozen backbone, computed once per image and kept on disk."""
 
 import json
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """What determines the features, besides size and arithmetic.
+    """What determines the features, besides arithmetic and how the images are made ready.
 
     Attributes:
         data: Version of the data.
@@ -66,7 +67,7 @@ def cached_features(
     Raises:
         GraftlineError: The architecture does not take images of this size.
     """
-    path = _cache_path(content, images.shape[1], accelerator.arithmetic)
+    path = _cache_path(content, spec, images.shape[1], accelerator.arithmetic)
     if path.is_file():
         with np.load(path) as arrays:
             return Features(arrays["late"], arrays["middle"])
@@ -78,9 +79,9 @@ def cached_features(
         raise GraftlineError(
             f"{content.backbone} does not take images of {images.shape[1]} pixels ({error}): leave image_size at 0"
         ) from error
-    beside = path.with_suffix(".part.npz")
-    np.savez(beside, late=features.late, middle=features.middle)
-    beside.replace(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as beside:  # another process may be at the same
+        np.savez(Path(beside) / path.name, late=features.late, middle=features.middle)
+        (Path(beside) / path.name).replace(path)
     return features
 
 
@@ -102,9 +103,9 @@ def _pooled(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return model.forward_head(maps, pre_logits=True), middle.mean((-2, -1))  # type: ignore[operator]
 
 
-def _cache_path(content: FeatureKey, size: int, arithmetic: str) -> Path:
+def _cache_path(content: FeatureKey, spec: InputSpec, size: int, arithmetic: str) -> Path:
     tools = {"form": _FORM, "timm": timm.__version__, "torch": torch.__version__}
-    key = {**asdict(content), "size": size, "arithmetic": arithmetic, **tools}
+    key = {**asdict(content), **asdict(spec), "size": size, "arithmetic": arithmetic, **tools}
     folder = cache_folder() / "features"
     folder.mkdir(exist_ok=True)
     return folder / f"{sha256_bytes(json.dumps(key, sort_keys=True).encode())[:24]}.npz"

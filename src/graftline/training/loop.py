@@ -62,6 +62,7 @@ class Progress:
         step: Steps made in the present epoch.
         losses: Sum of their losses.
         rate_factor: Of the plan's rates; lowered by the guard and on plateaus.
+        lowered: The epoch after which a plateau lowered it last.
         start: The model before any step.
         kept: The epoch with the lowest validation loss so far; empty before the first.
         watch: State of the guard against rates that are too high.
@@ -74,6 +75,7 @@ class Progress:
     step: int = 0
     losses: float = 0.0
     rate_factor: float = 1.0
+    lowered: int = 0
     start: dict[str, Any] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
     watch: dict[str, Any] = field(default_factory=dict)
@@ -259,6 +261,7 @@ class Trainer:
             progress.kept = self._snapshot(accuracy)
         if self._plan.schedule == "plateau" and self._stalled():
             progress.rate_factor *= _PLATEAU_FACTOR
+            progress.lowered = progress.epoch
             say(f"validation loss has stalled: the learning rate is now {progress.rate_factor:g} of its start")
         losses = f"validation accuracy {accuracy:.4f}, loss {row['validation_loss']:.4f}"
         say(f"epoch {progress.epoch} of {self._plan.epochs}: {losses}" if progress.epoch else f"start: {losses}")
@@ -295,8 +298,10 @@ class Trainer:
                 self._progress.events.append(event.model_dump())
 
     def _stalled(self) -> bool:
-        losses = [row["validation_loss"] for row in self._progress.history[1:]]
-        return len(losses) > _PLATEAU_PATIENCE and min(losses[-_PLATEAU_PATIENCE:]) > min(losses)
+        """Whether the loss has not fallen for some epochs, and the rate not either."""
+        trained = self._progress.history[1:]
+        best = min(trained, key=lambda row: row["validation_loss"], default={"epoch": 0})["epoch"]
+        return self._progress.epoch - max(best, self._progress.lowered) >= _PLATEAU_PATIENCE
 
     def _is_out_of_patience(self, first: int) -> bool:
         waited = self._progress.epoch - max(first, self._progress.kept["epoch"])

@@ -38,6 +38,19 @@ class ProbeResult:
     folds: int
 
 
+def choose_strength(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
+    """Returns the regularisation that `cross_validate` chooses; the middle one where a class has a single image.
+
+    Args:
+        features: float [n, d].
+        labels: int [n].
+        seed: Of the folds.
+    """
+    if np.unique(labels, return_counts=True)[1].min() < 2:
+        return _STRENGTHS[len(_STRENGTHS) // 2]
+    return cross_validate(features, labels, seed).regularisation
+
+
 @_one_thread
 def cross_validate(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> ProbeResult:
     """Chooses the regularisation of a linear probe by stratified, shuffled cross-validation.

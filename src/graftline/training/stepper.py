@@ -204,7 +204,8 @@ class Stepper:
         return torch.from_numpy(weights).to(self._accelerator.device)
 
     def _update(self) -> None:
+        self._accelerator.unscale_gradients()  # before anything is added to them
         self._start.add_pull()
-        self._accelerator.clip_grad_norm_(self.model.parameters(), _CLIP_NORM)
+        nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_NORM)
         self.optimizer.step()
         self.average.update_parameters(self.model)

@@ -61,8 +61,18 @@ def change_plan(
         raise GraftlineError(
             f"the setting {first['loc'][0]}={first['input']} is not possible: {first['msg']}"
         ) from None
-    start = {"champion": ""} if changed.from_scratch else {}
-    return changed.model_copy(update={**_length(plan, changed, "stage_epochs" in changes), **start})
+    return changed.model_copy(update={**_length(plan, changed, "stage_epochs" in changes), **_start(changed, changes)})
+
+
+def _start(changed: TransferPlan, changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns what random weights want: no champion, and no layer that stays as it is, unless one is asked for."""
+    if not changed.from_scratch:
+        return {}
+    if changed.strategy == "feature_extraction":
+        raise GraftlineError(
+            "from_scratch=true has nothing to extract features with: choose another strategy, or a plan of another rank"
+        )
+    return {"champion": "", "frozen_groups": changed.frozen_groups if "frozen_groups" in changes else 0}
 
 
 def _length(plan: TransferPlan, changed: TransferPlan, stages_given: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from graftline.training.device import Machine, is_fast_bfloat16_cpu
 from graftline.training.features import FeatureKey, cached_features
 from graftline.training.images import Images
 from graftline.training.loop import Stage, Trainer
-from graftline.training.probe import cross_validate, set_head, solve_head
+from graftline.training.probe import choose_strength, set_head, solve_head
 from graftline.training.profile import StepTimer
 from graftline.training.range_test import RangeTest, try_rates
 from graftline.training.stepper import Stepper
@@ -215,6 +215,7 @@ def _made_ready(job: _Job) -> Iterator[_Ready]:
     plan, accelerator = job.plan, job.accelerator
     start = build_start(plan, len(job.data.classes), job.seed, job.champion)
     model = start.model
+    accelerator.place(model)  # first of all: what is frozen is remembered, and compared at the end, where it lies
     spec, groups = input_spec(plan.backbone), layer_groups(model)
     if plan.group_rates and len(plan.group_rates) != len(groups):
         raise GraftlineError(f"group_rates has {len(plan.group_rates)} rates, {plan.backbone} has {len(groups)} groups")
@@ -223,7 +224,7 @@ def _made_ready(job: _Job) -> Iterator[_Ready]:
     stages = make_stages(plan, len(groups))
     frozen = min((stage.frozen_groups for stage in stages), default=len(groups) - 1)
     never_trained = Freezer(model, groups, frozen, norm_statistics_frozen=not plan.from_scratch)
-    with contextlib.nullcontext() if plan.from_scratch else folded_norms(model, never_trained.modules):
+    with contextlib.nullcontext() if plan.from_scratch else folded_norms(model, never_trained.modules, plan.image_size):
         if is_fast_bfloat16_cpu(accelerator):
             speed_up_depthwise(model)
         accelerator.place(model)
@@ -252,7 +253,7 @@ def make_stages(plan: TransferPlan, groups: int) -> list[Stage]:
     steps = len(plan.stage_epochs)
     deepest = [round((groups - 2) * (steps - 1 - step) / max(1, steps - 1)) for step in range(steps)]
     return [
-        Stage(epochs, max(frozen, plan.frozen_groups), plan.learning_rate)
+        Stage(epochs, max(frozen, min(plan.frozen_groups, groups - 1)), plan.learning_rate)
         for epochs, frozen in zip(plan.stage_epochs, deepest, strict=True)
     ]
 
@@ -275,7 +276,7 @@ def _solve_head(job: _Job, start: Start) -> tuple[np.ndarray, np.ndarray]:
     plan, labels = job.plan, job.data.train.labels
     features = [_features_of_view(job, start, view) for view in range(plan.views)]
     strength = plan.evidence.regularisation if plan.evidence else None
-    strength = strength or cross_validate(features[0], labels, job.seed).regularisation
+    strength = strength or choose_strength(features[0], labels, job.seed)
     return solve_head(np.concatenate(features), np.tile(labels, plan.views), strength / plan.views)
 
 
