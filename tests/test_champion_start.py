@@ -233,7 +233,8 @@ def test_whoever_means_random_weights_gets_them(champion: Path, solar_dataset: P
     plan = read_record(champion.parent / "plans", TransferPlans).plans[-1]
     assert plan.champion
     assert change_plan(plan, "dropout=0.1").champion == plan.champion
-    assert change_plan(plan, "from_scratch=true").champion == ""
+    tuned = plan.model_copy(update={"strategy": "fine_tuning"})
+    assert change_plan(tuned, "from_scratch=true").champion == ""
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The Dockerfile: clean by hadolint, locked, non-root, labelled, and with everything that the installation reads."""
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -137,13 +138,17 @@ def test_make_images_takes_the_engine_that_answers(tmp_path: Path) -> None:
         program = tmp_path / name
         program.write_text(f'#!/bin/sh\n[ "$1" = info ] && exit {answers}\necho {name} "$@"\n')
         program.chmod(0o755)
-    with_engines = _make(f"{tmp_path}:{os.environ['PATH']}", "images", "BASE_IMAGE=mine:1", "BUILD_FLAGS=--layers")
+    options = ["BASE_IMAGE=mine:1", "BUILD_FLAGS=--layers", "TORCH_INDEX=https://index.example.com"]
+    with_engines = _make(f"{tmp_path}:{os.environ['PATH']}", "images", *options)
     assert with_engines.returncode == 0, with_engines.stderr
     first, second = with_engines.stdout.splitlines()
     assert first.startswith("podman build --file docker/Dockerfile --target cpu --layers --build-arg VERSION=")
     assert "--build-arg BASE_IMAGE=mine:1 " in first
     assert "NODE_IMAGE" not in first
     assert "--target cuda" in second
+    alone = _make(f"{tmp_path}:{os.environ['PATH']}", "images").stdout.splitlines()
+    expected = ["cuda"] if platform.machine() == "x86_64" else ["cpu", "cuda"]
+    assert [line.split("--target ")[1].split()[0] for line in alone] == expected, "what can be built without an index"
     (tmp_path / "podman").write_text("#!/bin/sh\nexit 1\n")
     without = _make(f"{tmp_path}:{os.environ['PATH']}", "images")
     assert without.returncode != 0

@@ -149,8 +149,8 @@ def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> F
 
     began = time.monotonic()
     home = default_workspace()
-    check_seed(arguments["seed"])
-    refuse_credentials(arguments["registry"])
+    check_seed(arguments.get("seed", 0))  # what is not given is the pipeline's default
+    refuse_credentials(arguments.get("registry", ""))
     require_source(arguments["source"])  # before anything is begun; what lies in S3 may lie in the store itself
     with containers(arguments) as boxes, connect_store() as store:
         fingerprint = source_fingerprint(arguments["source"])
