@@ -27,7 +27,8 @@ from graftline.orchestration.demo import demo_data
 from graftline.records import TransferPlan, TransferPlans, read_record
 from graftline.storage import connect_store
 
-HEADER = "| images | plan | test accuracy (mean ± standard deviation) | seeds | test images | seconds | threads |"
+HEADER = """| images | plan | test accuracy (mean ± standard deviation) | seeds | test images | seconds | threads |
+|---|---|---|---|---|---|---|"""
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ def main() -> None:
             cases += _cases(folder, backbone, options.strategies.split(","), options.every_plan)
     threads = max(1, torch.get_num_threads() // options.jobs)
     rows = []
+    print(HEADER)
     with ProcessPoolExecutor(options.jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as workers:
         for case, results in _train_all(workers, cases, options.seeds):
-            print(_line(case, results) if rows else f"{HEADER}\n{'|---' * 7}|\n{_line(case, results)}", flush=True)
+            print(_line(case, results), flush=True)
             plan = {"data": case.folder.name, "plan": case.plan.name, "rank": case.rank}
             rows.append({**plan, "seeds": list(map(asdict, results))})
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from graftline.errors import GraftlineError
 from graftline.files import sha256_file
 from graftline.orchestration.commands import history, rollback
 from graftline.records import EdgeBundle, Registration, TrainedModel, read_record
-from graftline.registry.address import full_address, without_password
+from graftline.registry.address import full_address
 from graftline.registry.bundles import download_bundle
 from graftline.registry.client import open_registry
 from graftline.registry.promotions import Promotion, read_promotions
@@ -23,6 +23,7 @@ from graftline.registry.versions import champion
 from graftline.steps.fetch_champion import fetch_champion
 from graftline.steps.register_model import register_model
 from graftline.storage import Store, connect_store
+from graftline.storage.addresses import without_password
 
 WORSE = 6  # test pictures of 24 that the worse model gets wrong
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from graftline.errors import GraftlineError
 from graftline.files import sha256_bytes
+from graftline.storage.addresses import without_password
 from graftline.storage.locks import lock
 from graftline.workspace import cache_folder, workspace
 
@@ -99,7 +100,7 @@ def refuse_credentials(registry: str) -> None:
     """
     if _CREDENTIALS.match(registry):
         raise GraftlineError(
-            f"the address of the data registry, {_without_password(registry)}, must not hold credentials, which would "
+            f"the address of the data registry, {without_password(registry)}, must not hold credentials, which would "
             "be written down with it: give them to git's credential helper, or use SSH"
         )
 
@@ -116,7 +117,7 @@ def open_registry(registry: str, create: bool) -> Iterator[GitRegistry]:
         GraftlineError: It has credentials in it, is no Git repository, does not answer, or git is not installed.
     """
     refuse_credentials(registry)
-    name = _without_password(registry or str(workspace() / "data-registry"))
+    name = without_password(registry or str(workspace() / "data-registry"))
     if registry and (_URL.fullmatch(registry) or _is_bare(Path(registry))):
         root = cache_folder() / "registries" / sha256_bytes(registry.encode())[:16]
         with lock(root.with_suffix(".lock")):
@@ -174,8 +175,4 @@ def _run(arguments: list[str], folder: Path) -> "subprocess.CompletedProcess[str
 def _reason(stderr: str) -> str:
     """Returns git's own reason on one line, without passwords."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith("hint:")]
-    return _without_password(" ".join(lines)) or "git gave no reason"
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"://[^/@\s]+@", "://", url)
+    return without_password(" ".join(lines)) or "git gave no reason"

@@ -26,12 +26,12 @@ from graftline.progress import say
 from graftline.storage.objects import is_url, split_url
 
 # Options of a local retraining, which has all those of a run, that a cluster has no use for.
-LOCAL_ONLY = ("workspace", "image")  # a cluster's image is an option of its own commands
+LOCAL_ONLY = ("workspace", "image", "promote")  # its commands have options of their own for the last two
 Promotion = Literal["auto", "not_worse", "better"]
 _FIND_AGAIN_SECONDS = (1, 2, 4, 8, 15)
 
 
-@with_options_of(retrain_locally, connect, without=(*LOCAL_ONLY, "promote"))
+@with_options_of(retrain_locally, connect, without=LOCAL_ONLY)
 def submit(
     source: str,
     *,

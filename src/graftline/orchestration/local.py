@@ -28,7 +28,7 @@ from graftline.orchestration.containers import containers
 from graftline.orchestration.memory import tree_bytes
 from graftline.orchestration.summary import Summary, summarise
 from graftline.orchestration.worker import ARGUMENTS, OUTPUTS
-from graftline.registry.address import without_password
+from graftline.storage.addresses import without_password
 from graftline.storage.environment import environment
 from graftline.workspace import workspace as default_workspace
 

@@ -31,7 +31,7 @@ _LONGEST_WAIT_SECONDS = 180
 _MARK = "graftline "
 
 
-@with_options_of(retrain_locally, connect, without=(*LOCAL_ONLY, "promote"))
+@with_options_of(retrain_locally, connect, without=LOCAL_ONLY)
 def create(
     schedule: str,
     source: str,

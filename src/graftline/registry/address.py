@@ -1,7 +1,8 @@
 """The MLflow server's address, which may have a password in it."""
 
 import os
-import re
+
+from graftline.storage.addresses import without_password
 
 
 def full_address(tracking_uri: str = "") -> str:
@@ -13,8 +14,3 @@ def full_address(tracking_uri: str = "") -> str:
     """
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
     return address if tracking_uri in ("", without_password(address)) else tracking_uri
-
-
-def without_password(text: str) -> str:
-    """Returns a text without the user names and passwords of the addresses in it."""
-    return re.sub(r"//[^/@\s]*@", "//", text)

@@ -17,8 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from graftline.errors import RegistryError
 from graftline.progress import say
-from graftline.registry.address import full_address, without_password
+from graftline.registry.address import full_address
 from graftline.storage import Store
+from graftline.storage.addresses import without_password
 from graftline.storage.errors import clear_errors
 from graftline.storage.locks import lock
 from graftline.workspace import workspace
