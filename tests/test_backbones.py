@@ -331,6 +331,17 @@ def test_a_record_beside_the_users_weights_counts(monkeypatch: pytest.MonkeyPatc
         input_spec("resnet18")
 
 
+@pytest.mark.parametrize("name", ["efficientnet_b0", "vit_tiny_patch16_224"])
+def test_nothing_is_dropped_at_random_where_all_is_frozen(name: str) -> None:
+    model = timm.create_model(name, num_classes=3, drop_path_rate=0.5, drop_rate=0.5)
+    groups = layer_groups(model)
+    Freezer(model, groups, len(groups) - 1).train_mode()
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(model.forward_features(images), model.forward_features(images))
+        assert not torch.equal(model(images), model(images)), "dropout before the head that trains"
+
+
 def test_a_wrong_freeze_is_caught() -> None:
     model = _model("mobilenetv2_100")
     freezer = Freezer(model, layer_groups(model), frozen=3, norm_statistics_frozen=False)

@@ -34,7 +34,7 @@ def make(tmp_path: Path) -> Make:
         right = np.arange(IMAGES) >= wrong
         of_truth = np.where(right, sure, 1 - sure)
         probabilities = np.where(LABELS[:, None] == [0, 1], of_truth[:, None], 1 - of_truth[:, None])
-        split = Split("validation", [f"{ids} {i}" for i in range(IMAGES)], LABELS, [""] * IMAGES)
+        split = Split("validation", [f"{ids} {i}" for i in range(IMAGES)], LABELS, [""] * IMAGES, [""] * IMAGES)
         write_predictions(folder / VALIDATION_FILE, split, probabilities.astype(np.float32))
         return folder
 

@@ -59,6 +59,15 @@ def test_a_rate_that_is_too_high_is_halved_from_the_last_good_state(
     assert max(rates) <= 5e-3
 
 
+def test_epochs_of_few_steps_go_back_to_what_was_sound_too(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    record = _train(inputs, tmp_path / "out", "epochs=4,batch_size=16,schedule=constant", learning_rate=1e-3)
+    alarms = [event.message for event in record.events if event.kind == "rate_lowered"]
+    assert alarms and "back to the end of epoch 0" in alarms[0]
+    rows = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
+    assert rows[1]["train_loss"] < 1.2 * 1.1 * np.log(2), "an epoch that was ruined has not stayed"
+
+
 def test_a_rate_beyond_saving_ends_with_one_line_and_no_model(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
     with pytest.raises(GraftlineError, match=r"even at .* of the learning rate"):
         _train(inputs, tmp_path / "out", "epochs=2,schedule=constant", learning_rate=1e6)

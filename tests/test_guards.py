@@ -37,6 +37,21 @@ def test_the_watch_goes_on_where_it_was() -> None:
                 watch.add(3.0)
 
 
+def test_the_end_of_an_epoch_is_judged_however_few_its_steps_are() -> None:
+    watch = LossWatch(3)
+    for loss in [0.5] * 12:
+        watch.add(loss)
+    assert not watch.doubts_start
+    watch.end_epoch(0.5)
+    for loss in [3.0] * 4:
+        watch.add(loss)
+    assert watch.doubts_start, "it may be the end of the epoch before that ruined the weights"
+    with pytest.raises(RateTooHigh, match=r"from 0\.500 to 3\.000"):
+        watch.end_epoch(0.5)
+    with pytest.raises(RateTooHigh, match="to nan"):
+        LossWatch(3).end_epoch(float("nan"))
+
+
 def _row(epoch: int, train: float, validation: float) -> dict[str, float]:
     return {"epoch": epoch, "train_loss": train, "validation_loss": validation}
 

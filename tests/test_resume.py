@@ -109,6 +109,15 @@ def test_a_terminated_run_saves_between_steps_and_ends_alike(request: pytest.Fix
     assert training.finish("stopped") == whole
 
 
+def test_a_terminated_run_of_short_epochs_ends_at_the_end_of_one(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    training = _make(request, tmp_path, "fine_tuning", batch_size=500, epochs=20)
+    whole = training.finish("whole")
+    assert training.stop_at("stopped", 2, signal.SIGTERM, delay=0) == 128 + signal.SIGTERM
+    assert training.finish("stopped") == whole
+
+
 def test_another_machine_goes_on_from_the_store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +137,7 @@ def test_another_machine_goes_on_from_the_store(
             os.kill(process.pid, signal.SIGKILL)
         process.join(120)
     said = [json.loads(line).get("message", "") for line in training.progress("moved").read_text().splitlines()]
-    assert any("checkpoint in the store" in message for message in said)
+    assert any("what the store holds" in message for message in said)
     assert (tmp_path / "moved" / WEIGHTS_FILE).read_bytes() == whole
     assert not list((tmp_path / "store").rglob("*.pt"))
 

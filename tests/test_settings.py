@@ -11,10 +11,9 @@ from graftline.errors import GraftlineError
 from graftline.orchestration.find_lr import find_lr
 from graftline.orchestration.local import run
 from graftline.records import TransferPlan
-from graftline.training.loop import Progress, Trainer
 from graftline.training.mixing import Mix, draw_mix, mix_images
 from graftline.training.sampling import balanced_weights, make_batches, view_seeds
-from graftline.training.schedules import schedule_factor
+from graftline.training.schedules import is_on_plateau, schedule_factor
 from graftline.transfer.settings import change_plan
 
 
@@ -82,22 +81,27 @@ def test_a_seed_that_no_generator_takes_is_refused_by_every_step(seed: int, tmp_
 
 
 def test_a_plateau_lowers_the_rate_and_then_waits_again() -> None:
-    trainer = Trainer.__new__(Trainer)
-    trainer._progress = progress = Progress()
-    lowered = []
-    for epoch, loss in enumerate([9.0, 5.0, 6.0, 6.0, 6.0, 6.0, 4.0, 4.5, 4.5]):
-        progress.epoch = epoch
-        progress.history.append({"epoch": float(epoch), "validation_loss": loss})
-        if trainer._stalled():
+    losses = [9.0, 5.0, 6.0, 6.0, 6.0, 6.0, 4.0, 4.5, 4.5]
+    assert _lowered(losses, []) == [3, 5, 8]
+    assert _lowered(losses, [5, 7]) == [3, 5], "each stage waits anew, whatever the ones before it have reached"
+    assert _lowered([5.0, 9.0, 8.0, 7.0, 6.0], []) == [], "the start is no epoch"
+
+
+def _lowered(losses: list[float], stages: list[int]) -> list[int]:
+    """Returns the epochs after which the rate is lowered; a stage ends after each of `stages`."""
+    lowered = [0]
+    for epoch in range(1, len(losses)):
+        history = [{"epoch": float(e), "validation_loss": loss} for e, loss in enumerate(losses[: epoch + 1])]
+        if is_on_plateau(history, max((end for end in stages if end < epoch), default=0), lowered[-1]):
             lowered.append(epoch)
-            progress.lowered = epoch
-    assert lowered == [3, 5, 8]
+    return lowered[1:]
 
 
 def test_epochs_and_stages_fit_each_other_and_the_strategy(plan: TransferPlan) -> None:
     gradual = plan.model_copy(update={"strategy": "progressive_unfreezing", "epochs": 4, "stage_epochs": [1, 1, 2]})
     assert change_plan(gradual, "stage_epochs=[2;3]").epochs == 5
-    assert change_plan(gradual, epochs=9).stage_epochs == [3, 3, 3]
+    assert change_plan(gradual, epochs=9).stage_epochs == [2, 2, 5]
+    assert [change_plan(gradual, epochs=few).stage_epochs for few in (3, 2, 1)] == [[1, 1, 1], [0, 1, 1], [0, 0, 1]]
     assert change_plan(gradual, "stage_epochs=[2;3]", epochs=9).epochs == 5
     extraction = plan.model_copy(update={"strategy": "feature_extraction", "epochs": 0})
     assert change_plan(extraction, "epochs=3,stage_epochs=[1;2]") == extraction

@@ -12,6 +12,7 @@ from graftline import fine_tune
 from graftline.errors import GraftlineError
 from graftline.models.trained import load_trained
 from graftline.records import AugmentationPolicy, TrainedModel, TransferPlans, read_record
+from graftline.storage.store import Store
 from graftline.training import loop
 from graftline.training.checkpoints import Checkpoints, run_name
 from graftline.training.depthwise import speed_up_depthwise
@@ -32,6 +33,19 @@ def test_warm_restarts_come_back_to_the_peak() -> None:
     assert peaks == [0, 10, 30]
 
 
+@pytest.mark.parametrize("steps", range(71, 77))
+def test_warm_restarts_end_low_however_many_steps_there_are(steps: int) -> None:
+    course = [schedule_factor("warm_restarts", step, steps, 0) for step in range(steps)]
+    assert sum(factor == pytest.approx(1.0, abs=0.03) for factor in course[40:]) == 0
+    assert course[-1] < 0.02
+
+
+def test_the_rise_of_one_cycle_is_its_warm_up() -> None:
+    course = [schedule_factor("one_cycle", step, 100, 25) for step in range(100)]
+    assert course == [schedule_factor("one_cycle", step, 100, 0) for step in range(100)]
+    assert np.argmax(course) == 30
+
+
 def _features(n: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
     labels = np.arange(n) % 3
@@ -42,18 +56,41 @@ def test_solved_head_separates_what_can_be_separated() -> None:
     features, labels = _features(300)
     weight, bias = solve_head(features, labels, 0.1)
     assert ((features @ weight.T + bias).argmax(1) == labels).mean() > 0.9
-    result = cross_validate(features, labels)
+    result = cross_validate(features, labels, range(300))
     assert (result.predictions == labels).mean() > 0.85
     shuffled = np.random.default_rng(1).permutation(labels)
-    assert (cross_validate(features, shuffled).predictions == shuffled).mean() < 0.5
+    assert (cross_validate(features, shuffled, range(300)).predictions == shuffled).mean() < 0.5
+
+
+def test_cross_validation_does_not_recognise_groups() -> None:
+    """Thirty patients, ten images of each: what tells the patients apart says nothing about the class."""
+    random = np.random.default_rng(0)
+    patients = np.repeat(np.arange(30), 10)
+    features = 5 * random.normal(size=(30, 40))[patients] + random.normal(size=(300, 40))
+    labels = (np.arange(30) % 2)[patients]
+    assert (cross_validate(features, labels, range(300)).predictions == labels).mean() > 0.95
+    assert (cross_validate(features, labels, patients).predictions == labels).mean() < 0.75
+    assert cross_validate(features, labels, labels).folds == 5, "one group in each class: it cannot be held out"
+
+
+def test_a_balanced_head_finds_the_rare_class() -> None:
+    random = np.random.default_rng(0)
+    labels = (np.arange(1000) % 20 == 0).astype(np.int64)
+    features = random.normal(size=(1000, 5)) + labels[:, None]
+
+    def recall(balanced: bool) -> float:
+        weight, bias = solve_head(features, labels, 0.1, balanced)
+        return float((features @ weight.T + bias).argmax(1)[labels == 1].mean())
+
+    assert recall(False) < 0.6 < 0.75 < recall(True)
 
 
 def test_a_class_with_a_single_image_leaves_nothing_to_cross_validate() -> None:
     features, labels = _features(31)
-    assert choose_strength(features, labels) == cross_validate(features, labels).regularisation
+    assert choose_strength(features, labels, range(31)) == cross_validate(features, labels, range(31)).regularisation
     labels[labels == 2] = 1
     labels[0] = 2
-    assert choose_strength(features, labels) == 1e-2
+    assert choose_strength(features, labels, range(31)) == 1e-2
 
 
 def test_a_feature_that_is_silent_in_training_gets_no_huge_weight() -> None:
@@ -107,8 +144,23 @@ def test_steps_that_were_taken_back_leave_no_checkpoint(tmp_path: Path) -> None:
         checkpoints.save({"at": [epoch, step]}, epoch, step)
     assert checkpoints.latest() == {"at": [1, 16]}
     assert checkpoints.latest_whole() == {"at": [1, 0]}
+    assert checkpoints.latest_whole(before_last=True) == {"at": [0, 0]}
     checkpoints.save({"at": [1, 0], "again": True}, 1)
     assert checkpoints.latest() == {"at": [1, 0], "again": True}
+
+
+def test_another_machine_goes_on_from_the_store_and_knows_the_ends_of_epochs(tmp_path: Path) -> None:
+    store = Store.parse(str(tmp_path / "store"))
+    first = Checkpoints(tmp_path / "one" / "run", store)
+    for epoch, step in [(0, 0), (1, 0), (2, 0), (2, 8), (2, 16), (2, 24)]:
+        first.save({"at": [epoch, step]}, epoch, step)
+    second = Checkpoints(tmp_path / "two" / "run", store)
+    assert second.latest() == {"at": [2, 24]}
+    assert second.latest_whole() == {"at": [2, 0]}
+    assert second.latest_whole(before_last=True) == {"at": [1, 0]}
+    assert len(list(store.keys("checkpoints/run"))) == 4
+    second.clear()
+    assert not list(store.keys("checkpoints/run"))
 
 
 def _with_plan(plans: Path, out: Path, **changes: object) -> Path:
@@ -142,7 +194,14 @@ def test_a_long_epoch_is_saved_now_and_then_and_resumed_between_steps(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Checkpoints, "save", save_and_stop)
         train("stopped")
+    shutil.copytree(tmp_path / "stopped-saved", tmp_path / "foreign-saved")
     assert train("stopped") == whole
+    for path in (tmp_path / "foreign-saved").rglob("*.pt"):
+        state = torch.load(path, weights_only=True)
+        state["progress"]["origin"] = "other weights"
+        state["progress"]["epoch"] = 2  # were it gone on with, nothing would be trained
+        torch.save(state, path)
+    assert train("foreign") == whole
 
 
 @pytest.mark.slow

@@ -25,12 +25,14 @@ class Split:
         ids: Content identity of each image.
         labels: int64 [n], indices into the record's classes.
         domains: Domain of each image, '' where there is none.
+        groups: Group of each image, which is alone in its own where the source names none.
     """
 
     name: str
     ids: list[str]
     labels: np.ndarray
     domains: list[str]
+    groups: list[str]
 
 
 def open_split(folder: Path, split: str) -> Split:
@@ -45,9 +47,10 @@ def open_split(folder: Path, split: str) -> Split:
         DataError: There is no such split, or a shard is missing.
     """
     record = _record_with(folder, split)
-    table = read_columns(folder, record, ["id", "label", "domain"], split)
+    table = read_columns(folder, record, ["id", "label", "domain", "group"], split)
     labels = table["label"].to_numpy().astype(np.int64)
-    return Split(split, table["id"].to_pylist(), labels, table["domain"].to_pylist())
+    ids, domains, groups = (table[column].to_pylist() for column in ("id", "domain", "group"))
+    return Split(split, ids, labels, domains, groups)
 
 
 def iter_images(folder: Path, split: str) -> Iterator[np.ndarray]:

@@ -37,15 +37,22 @@ class Freezer:
         self.modules = frozenset(name for group in groups[:frozen] for name in group.modules)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in self._names)
+        self._frozen_blocks = [module for name, module in model.named_modules() if self._is_frozen_block(name, module)]
         self._before = {name: tensor.clone() for name, tensor in self._frozen_tensors()}
 
     def train_mode(self) -> None:
         """Puts the model into train mode, all that is frozen into eval mode."""
         self._model.train()
+        for block in self._frozen_blocks:  # with what has no parameters in it: dropout, stochastic depth
+            block.eval()
         for name, module in self._model.named_modules():
             is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
             if name in self.modules or (is_norm and self._norm_statistics_frozen):
                 module.eval()
+
+    def _is_frozen_block(self, name: str, module: nn.Module) -> bool:
+        parameters = {inner for inner, _ in module.named_parameters(prefix=name)}
+        return bool(parameters) and parameters <= self._names
 
     def check(self) -> None:
         """Compares everything frozen bit by bit with what it was.

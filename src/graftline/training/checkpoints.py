@@ -6,7 +6,7 @@ They hold tensors, numbers and strings only and are read with `weights_only=True
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any
 
@@ -18,7 +18,6 @@ from graftline.progress import say
 from graftline.storage.store import Store
 
 _KEPT = 2
-_MIRRORED = "latest.pt"
 _TOOLS = ("graftline", "timm", "torch")
 
 
@@ -36,7 +35,7 @@ class Checkpoints:
 
     Args:
         folder: Where they lie; created if missing. Its name is that of the run.
-        store: Where a copy of the last one is kept, for machines that are taken away; None: nowhere.
+        store: Where copies of them are kept, for machines that are taken away; None: nowhere.
         writes: Whether this process writes; of several that train together one does.
     """
 
@@ -45,7 +44,7 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, state: dict[str, Any], epoch: int, step: int = 0) -> None:
-        """Saves the state. Kept are this one, the one before it, the last one after a whole epoch, and none beyond.
+        """Saves the state. Kept are this one, the one before it, the last two after whole epochs, and none beyond.
 
         Args:
             state: Nested dicts and lists of tensors, numbers and strings.
@@ -58,8 +57,7 @@ class Checkpoints:
         beside = path.with_suffix(f".{os.getpid()}.part")  # the same run may be started twice
         torch.save(state, beside)
         beside.replace(path)
-        self._forget(path)
-        self._mirror(path)
+        self._mirror(path, self._forget(path))
 
     def latest(self) -> dict[str, Any] | None:
         """Returns the newest readable state, None when there is none. Says so when it skips a damaged file."""
@@ -67,9 +65,16 @@ class Checkpoints:
             self._fetch()
         return self._first_readable(self._paths()[::-1])
 
-    def latest_whole(self) -> dict[str, Any] | None:
-        """Returns the newest readable state after a whole epoch; where it was not kept, the newest of all."""
-        return self._first_readable(sorted(self._paths(), key=_is_whole)[::-1])
+    def latest_whole(self, before_last: bool = False) -> dict[str, Any] | None:
+        """Returns the newest readable state after a whole epoch; where none can be read, the newest of all.
+
+        Args:
+            before_last: The one before it, where there is one.
+        """
+        whole = list(filter(_is_whole, self._paths()))
+        wanted = whole[:-1] if before_last and len(whole) > 1 else whole
+        others = [path for path in self._paths() if path not in wanted]
+        return self._first_readable([*wanted[::-1], *others[::-1]])
 
     def _first_readable(self, paths: list[Path]) -> dict[str, Any] | None:
         for path in paths:
@@ -86,31 +91,40 @@ class Checkpoints:
             return
         for path in self._folder.glob("epoch-*"):
             path.unlink(missing_ok=True)
-        if self._store and self._store.exists(self._key()):
-            self._store.delete(self._key())
+        if self._store:
+            for key in list(self._store.keys(self._place)):
+                self._store.delete(key)
 
-    def _forget(self, newest: Path) -> None:
+    def _forget(self, newest: Path) -> list[Path]:
         """Removes what is not to be kept; what lies beyond the newest is of steps that were taken back."""
         until = [path for path in self._paths() if path <= newest]
-        kept = {*until[-_KEPT:], *list(filter(_is_whole, until))[-1:]}
-        for path in set(self._paths()) - kept:
+        kept = {*until[-_KEPT:], *list(filter(_is_whole, until))[-_KEPT:]}
+        gone = [path for path in self._paths() if path not in kept]
+        for path in gone:
             path.unlink(missing_ok=True)
+        return gone
 
-    def _mirror(self, path: Path) -> None:
+    def _mirror(self, path: Path, gone: Sequence[Path]) -> None:
         if not self._store:
             return
         try:
-            self._store.upload(path, self._key())
+            self._store.upload(path, f"{self._place}/{path.name}")
+            for old in gone:
+                self._store.delete(f"{self._place}/{old.name}")
         except StoreError as error:
             say(f"the checkpoint is on this machine only: {error}")
 
     def _fetch(self) -> None:
-        if self._store and self._store.exists(self._key()):
-            self._store.download(self._key(), self._folder / "epoch-0000-000000.pt")
-            say("continuing from the checkpoint in the store")
+        if not self._store:
+            return
+        for key in self._store.keys(self._place):
+            name = PurePosixPath(key).name
+            self._store.download(key, self._folder / name)
+            say(f"continuing from what the store holds: {name}")
 
-    def _key(self) -> str:
-        return f"checkpoints/{self._folder.name}/{_MIRRORED}"
+    @property
+    def _place(self) -> str:
+        return f"checkpoints/{self._folder.name}"
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("epoch-*.pt"))

@@ -1,6 +1,7 @@
 """What is watched while training, each finding an event in the record and the report."""
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,16 +37,30 @@ class LossWatch:
     Args:
         classes: Number of classes.
         lowest: Lowest mean loss over a window of steps so far.
-        window: Losses of the steps since the last whole window.
+        losses: Of the last steps of the epoch, at most a window of them.
+        new: How many of them have not been judged.
+        passed: Whether any of this epoch has been judged good.
     """
 
-    def __init__(self, classes: int, lowest: float = float("inf"), window: Sequence[float] = ()) -> None:
+    def __init__(
+        self,
+        classes: int,
+        lowest: float = float("inf"),
+        losses: Sequence[float] = (),
+        new: int = 0,
+        passed: bool = False,
+    ) -> None:
         self._guessing = _GUESSING * math.log(classes)
-        self._lowest, self._window = lowest, list(window)
+        self._lowest, self._losses, self._new, self._passed = lowest, deque(losses, _WINDOW), new, passed
+
+    @property
+    def doubts_start(self) -> bool:
+        """Whether nothing has shown yet that the state at the start of this epoch is sound."""
+        return not self._passed
 
     def state(self) -> dict[str, Any]:
         """Returns what changes from step to step, as arguments."""
-        return {"lowest": self._lowest, "window": list(self._window)}
+        return {"lowest": self._lowest, "losses": list(self._losses), "new": self._new, "passed": self._passed}
 
     def add(self, loss: float) -> None:
         """Takes the loss of one step.
@@ -55,15 +70,30 @@ class LossWatch:
         """
         if not math.isfinite(loss):
             raise RateTooHigh(loss, min(self._lowest, self._guessing))
-        self._window.append(loss)
-        if len(self._window) < _WINDOW:
-            return
-        mean = float(np.mean(self._window))
-        self._window.clear()
-        lowest = min(self._lowest, self._guessing)
+        self._losses.append(loss)
+        self._new += 1
+        if self._new >= _WINDOW:
+            self._judge()
+
+    def end_epoch(self, validation_loss: float) -> None:
+        """Judges the last steps of an epoch, however few they are: the state after them is what others go back to.
+
+        Raises:
+            RateTooHigh: As `add`, or the validation loss is no number.
+        """
+        if not math.isfinite(validation_loss):
+            raise RateTooHigh(validation_loss, min(self._lowest, self._guessing))
+        if self._new:
+            self._judge()
+        self._losses.clear()
+        self._passed = False
+
+    def _judge(self) -> None:
+        self._new = 0
+        mean, lowest = float(np.mean(self._losses)), min(self._lowest, self._guessing)
         if mean > max(_RISE * lowest, self._guessing):
             raise RateTooHigh(mean, lowest)
-        self._lowest = min(self._lowest, mean)
+        self._lowest, self._passed = min(self._lowest, mean), True
 
 
 def watch_validation_size(images: int) -> list[TrainingEvent]:

@@ -1,7 +1,8 @@
 """The one training loop: stages of trainable groups, guards, checkpoints, the weights that validation speaks for."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,13 +28,12 @@ from graftline.training.guards import (
 )
 from graftline.training.images import Images
 from graftline.training.interruption import PREEMPTED, Termination, caught_termination
-from graftline.training.sampling import make_batches
-from graftline.training.schedules import schedule_factor
+from graftline.training.sampling import image_weights, make_batches
+from graftline.training.schedules import is_on_plateau, schedule_factor
 from graftline.training.stepper import Stepper
 
 _LOOK_EVERY = 8
 _SAVE_EVERY_SECONDS = 300.0
-_PLATEAU_PATIENCE = 2
 _PLATEAU_FACTOR = 0.5
 _LOWEST_FACTOR = 1 / 64
 
@@ -61,7 +61,9 @@ class Progress:
         epoch: Epochs finished.
         step: Steps made in the present epoch.
         losses: Sum of their losses.
-        rate_factor: Of the plan's rates; lowered by the guard and on plateaus.
+        origin: SHA-256 of the tensors that it started from.
+        rate_factor: Of the plan's rates; lowered by the guard.
+        plateau_factor: Of the present stage's rates; lowered on plateaus.
         lowered: The epoch after which a plateau lowered it last.
         start: The model before any step.
         kept: The epoch with the lowest validation loss so far; empty before the first.
@@ -74,7 +76,9 @@ class Progress:
     epoch: int = 0
     step: int = 0
     losses: float = 0.0
+    origin: str = ""
     rate_factor: float = 1.0
+    plateau_factor: float = 1.0
     lowered: int = 0
     start: dict[str, Any] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
@@ -96,6 +100,7 @@ class Trainer:
         accelerator: Device, precision, processes.
         checkpoints: Where to save and resume.
         seed: Of the order of the images.
+        origin: SHA-256 of the tensors that the model started from: what other weights began is not gone on with.
     """
 
     def __init__(
@@ -108,12 +113,14 @@ class Trainer:
         accelerator: Accelerator,
         checkpoints: Checkpoints,
         seed: int,
+        origin: str,
     ) -> None:
         self._stepper, self._plan, self._seed = stepper, plan, seed
         self._labels, self._validation = train_labels, validation
         self._accelerator, self._checkpoints = accelerator, checkpoints
         self._groups = layer_groups(stepper.model)
-        self._progress = Progress()
+        self._progress = Progress(origin=origin)
+        self._validation_weights = torch.from_numpy(image_weights(validation.labels, plan.balance))
         self._classes = classes
         self._watch = LossWatch(len(classes))
         self._pending: list[Tensor] = []
@@ -136,6 +143,9 @@ class Trainer:
             SystemExit: The process was asked to end (SIGTERM); a checkpoint is written.
         """
         state = from_main(self._accelerator, self._checkpoints.latest)
+        if state is not None and state["progress"]["origin"] != self._progress.origin:
+            say("the checkpoint was begun with other weights: starting anew")
+            state = None
         if state is not None:
             self._restore(state)
             say(f"resuming after epoch {self._progress.epoch}, step {self._progress.step}")
@@ -159,6 +169,8 @@ class Trainer:
             return
         freezer = Freezer(self._stepper.model, self._groups, stage.frozen_groups, not self._plan.from_scratch)
         self._stepper.prepare()
+        if self._progress.epoch == first and not self._progress.step:
+            self._progress.plateau_factor = 1.0
         while self._progress.epoch < last:
             try:
                 row = self._run_epoch(stage, first, freezer, termination)
@@ -167,9 +179,13 @@ class Trainer:
                 continue
             freezer.check()
             self._judge({**row, "stage": number + 1})
+            if self._plan.schedule == "plateau":
+                self._lower_on_plateau(first)
             if self._is_out_of_patience(first):
                 self._progress.epoch = last
             self._save()
+            if self._agreed(termination.asked)[0]:
+                self._end_early()
 
     def _run_epoch(self, stage: Stage, first: int, freezer: Freezer, termination: Termination) -> dict[str, float]:
         """Trains to the end of the present epoch and measures it."""
@@ -189,31 +205,43 @@ class Trainer:
                 self._look()
                 self._save()
                 if asked:
-                    say(f"asked to end: saved after step {progress.step} of epoch {progress.epoch + 1}")
-                    raise SystemExit(PREEMPTED)
+                    self._end_early()
         self._look()
         images = sum(map(len, batches[start:]))
         seconds = time.perf_counter() - started
+        measured = self._validate()
+        with self._tolerance():
+            self._watch.end_epoch(measured["validation_loss"])
         mean = progress.losses / len(batches)
         progress.epoch, progress.step, progress.losses = progress.epoch + 1, 0, 0.0
         speed = {"seconds": seconds, "images_per_second": images / seconds}
-        return {"train_loss": mean, **self._validate(), "learning_rate": progress.rates[-1], **speed}
+        return {"train_loss": mean, **measured, "learning_rate": progress.rates[-1], **speed}
+
+    def _end_early(self) -> None:
+        say(f"asked to end: saved after epoch {self._progress.epoch}, step {self._progress.step}")
+        raise SystemExit(PREEMPTED)
 
     def _look(self) -> None:
         """Reads the losses of the last steps; not at every step, as reading waits for a GPU."""
         losses = [loss.item() for loss in self._pending]
         self._pending.clear()
         for loss in losses:
-            try:
+            with self._tolerance():
                 self._watch.add(loss)
-            except RateTooHigh as reason:
-                if not reason.is_number or self._progress.rate_factor > _LOWEST_FACTOR:
-                    raise  # at the lowest rate a high loss is the data's, not the rate's
             self._progress.losses += loss
+
+    @contextmanager
+    def _tolerance(self) -> Iterator[None]:
+        """At the lowest rate a high loss is the data's, not the rate's."""
+        try:
+            yield
+        except RateTooHigh as reason:
+            if not reason.is_number or self._progress.rate_factor > _LOWEST_FACTOR:
+                raise
 
     def _set_rate(self, stage: Stage, step: int, steps: int) -> None:
         factor = schedule_factor(self._plan.schedule, step, steps, min(self._plan.warmup_steps, steps // 4))
-        rate = stage.learning_rate * factor * self._progress.rate_factor
+        rate = stage.learning_rate * factor * self._progress.rate_factor * self._progress.plateau_factor
         self._stepper.set_rate(rate)
         self._progress.rates.append(rate)
 
@@ -225,11 +253,12 @@ class Trainer:
         return [bool(count) for count in self._accelerator.reduce(raised, reduction="sum").tolist()]
 
     def _go_back(self, reason: RateTooHigh) -> None:
-        """Returns to the end of the last epoch and goes on from there at half the rate."""
+        """Returns to the end of the last epoch that was sound and goes on from there at half the rate."""
         factor = self._progress.rate_factor / 2
         if factor < _LOWEST_FACTOR:
             raise GraftlineError(f"{reason}, even at {2 * factor:g} of the learning rate: give a lower --learning_rate")
-        state = from_main(self._accelerator, self._checkpoints.latest_whole)
+        doubtful = self._watch.doubts_start  # the last steps of an epoch can ruin weights before any loss shows it
+        state = from_main(self._accelerator, lambda: self._checkpoints.latest_whole(before_last=doubtful))
         assert state is not None, "a run starts with a checkpoint"
         epoch = self._progress.epoch + 1
         self._restore(state)
@@ -241,7 +270,7 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         scores, labels = self._stepper.logits(self._validation.pixels), torch.from_numpy(self._validation.labels)
         self._predictions = scores.argmax(1).numpy()
-        self._losses = functional.cross_entropy(scores, labels, reduction="none")
+        self._losses = functional.cross_entropy(scores, labels, reduction="none") * self._validation_weights
         return {
             "validation_loss": self._losses.mean().item(),
             "validation_accuracy": float((self._predictions == self._validation.labels).mean()),
@@ -259,10 +288,6 @@ class Trainer:
             progress.start = self._snapshot(accuracy)
         elif not progress.kept or self._losses.mean() <= progress.kept["losses"].mean():
             progress.kept = self._snapshot(accuracy)
-        if self._plan.schedule == "plateau" and self._stalled():
-            progress.rate_factor *= _PLATEAU_FACTOR
-            progress.lowered = progress.epoch
-            say(f"validation loss has stalled: the learning rate is now {progress.rate_factor:g} of its start")
         losses = f"validation accuracy {accuracy:.4f}, loss {row['validation_loss']:.4f}"
         say(f"epoch {progress.epoch} of {self._plan.epochs}: {losses}" if progress.epoch else f"start: {losses}")
         self._note(watch_classes(progress.epoch, self._predictions, self._validation.labels, self._classes))
@@ -297,11 +322,14 @@ class Trainer:
                 say(event.message)
                 self._progress.events.append(event.model_dump())
 
-    def _stalled(self) -> bool:
-        """Whether the loss has not fallen for some epochs, and the rate not either."""
-        trained = self._progress.history[1:]
-        best = min(trained, key=lambda row: row["validation_loss"], default={"epoch": 0})["epoch"]
-        return self._progress.epoch - max(best, self._progress.lowered) >= _PLATEAU_PATIENCE
+    def _lower_on_plateau(self, first: int) -> None:
+        """Lowers the rate of the stage when its validation loss has stopped to fall."""
+        progress = self._progress
+        if not is_on_plateau(progress.history, first, progress.lowered):
+            return
+        progress.plateau_factor *= _PLATEAU_FACTOR
+        progress.lowered = progress.epoch
+        say(f"validation loss has stalled: the learning rate is now {progress.plateau_factor:g} of its start")
 
     def _is_out_of_patience(self, first: int) -> bool:
         waited = self._progress.epoch - max(first, self._progress.kept["epoch"])

@@ -15,8 +15,8 @@ def make_optimizer(model: nn.Module, plan: TransferPlan) -> torch.optim.Optimize
     """Makes an optimizer whose parameter groups carry a `scale` of the peak rate.
 
     The scale falls by `layer_decay` from group to group towards the stem, or follows from the plan's `group_rates`.
-    Norms and biases get no weight decay. All groups are in it from the start, so that its state carries over when more
-    layers are unfrozen.
+    Norms and biases get no weight decay, nor do layers that L2-SP pulls to their start instead. All groups are in it
+    from the start, so that its state carries over when more layers are unfrozen.
 
     Args:
         model: A timm classifier.
@@ -26,10 +26,11 @@ def make_optimizer(model: nn.Module, plan: TransferPlan) -> torch.optim.Optimize
     groups = layer_groups(model)
     settings: list[dict[str, Any]] = []
     for group, scale in zip(reversed(groups), reversed(_scales(plan, len(groups))), strict=True):
+        decays_at_all = group is groups[-1] or not plan.l2_sp
         for decays in (True, False):
             chosen = [parameters[name] for name in group.parameters if (parameters[name].ndim > 1) == decays]
             if chosen:
-                decay = plan.weight_decay if decays else 0.0
+                decay = plan.weight_decay if decays and decays_at_all else 0.0
                 settings.append({"params": chosen, "scale": scale, "weight_decay": decay})
     return torch.optim.AdamW(settings, lr=plan.learning_rate)
 
@@ -45,6 +46,9 @@ def _scales(plan: TransferPlan, groups: int) -> list[float]:
 class StartingPoint:
     """The weights that training began with, and the pull back to them (L2-SP; the new head is left free).
 
+    It takes the place of weight decay and, as that in AdamW (Loshchilov and Hutter 2019, "Decoupled Weight Decay
+    Regularization"), acts beside the gradients: among them, Adam would pull all weights alike, however far they are.
+
     Args:
         model: Its present weights are the starting point.
         strength: Of the pull; 0: none is made.
@@ -53,12 +57,17 @@ class StartingPoint:
     def __init__(self, model: nn.Module, strength: float) -> None:
         self._strength = strength
         names = {name for group in layer_groups(model)[:-1] for name in group.parameters} if strength else set()
-        chosen = [(p, p.detach().clone()) for name, p in model.named_parameters() if name in names]
-        self._pairs: list[tuple[Tensor, Tensor]] = [(p, start) for p, start in chosen if p.ndim > 1]
+        chosen = [p for name, p in model.named_parameters() if name in names and p.ndim > 1]
+        self._starts: dict[Tensor, Tensor] = {p: p.detach().clone() for p in chosen}
 
     @torch.no_grad()
-    def add_pull(self) -> None:
-        """Adds the gradient of `strength / 2 * |weights - start|^2` to the gradients."""
-        for parameter, start in self._pairs:
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - start, alpha=self._strength)
+    def pull(self, optimizer: torch.optim.Optimizer) -> None:
+        """Moves weights that train by the share `rate * strength` of their way back.
+
+        Args:
+            optimizer: Knows the present rate of each.
+        """
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter in self._starts and parameter.grad is not None:
+                    parameter.lerp_(self._starts[parameter], min(1.0, group["lr"] * self._strength))

@@ -1,11 +1,12 @@
 """Linear probes: the head solved to convergence on fixed features, its strength of regularisation cross-validated."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
@@ -38,64 +39,92 @@ class ProbeResult:
     folds: int
 
 
-def choose_strength(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
+def choose_strength(
+    features: np.ndarray, labels: np.ndarray, groups: Sequence[object], seed: int = 0, balanced: bool = False
+) -> float:
     """Returns the regularisation that `cross_validate` chooses; the middle one where a class has a single image.
 
     Args:
         features: float [n, d].
         labels: int [n].
+        groups: Of the images, see `cross_validate`.
         seed: Of the folds.
+        balanced: Whether all classes weigh alike.
     """
     if np.unique(labels, return_counts=True)[1].min() < 2:
         return _STRENGTHS[len(_STRENGTHS) // 2]
-    return cross_validate(features, labels, seed).regularisation
+    return cross_validate(features, labels, groups, seed, balanced).regularisation
 
 
 @_one_thread
-def cross_validate(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> ProbeResult:
+def cross_validate(
+    features: np.ndarray, labels: np.ndarray, groups: Sequence[object], seed: int = 0, balanced: bool = False
+) -> ProbeResult:
     """Chooses the regularisation of a linear probe by stratified, shuffled cross-validation.
 
     Args:
         features: float [n, d].
         labels: int [n]; every class at least twice.
+        groups: Of each image; those of one group are in the same fold, unless a class has no second group.
         seed: Of the folds.
+        balanced: Whether all classes weigh alike in the probe.
 
     Returns:
         The best strength and its out-of-fold predictions.
     """
-    folds = int(min(_FOLDS, np.bincount(labels)[np.unique(labels)].min()))
-    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels))
+    splits = _split_up(labels, np.asarray(groups), seed)
     predictions = np.empty((len(_STRENGTHS), len(labels)), dtype=np.int64)
-    answers = map_threads(lambda split: _hold_out(features, labels, *split), splits)
-    for (_, held_out), answer in zip(splits, track(answers, "cross-validating the probe", folds), strict=True):
+    answers = map_threads(lambda split: _hold_out(features, labels, *split, balanced), splits)
+    for (_, held_out), answer in zip(splits, track(answers, "cross-validating the probe", len(splits)), strict=True):
         predictions[:, held_out] = answer
     best = int(np.argmax((predictions == labels).mean(1)))
-    return ProbeResult(_STRENGTHS[best], predictions[best], folds)
+    return ProbeResult(_STRENGTHS[best], predictions[best], len(splits))
 
 
-def _hold_out(features: np.ndarray, labels: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+def _split_up(labels: np.ndarray, groups: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns indices to train on and to hold out: stratified folds, groups whole where each class has several."""
+    classes = np.unique(labels)
+    by_class = [labels == label for label in classes]
+    folds = min(_FOLDS, *(len(np.unique(groups[images])) for images in by_class))
+    if folds > 1 and len(np.unique(groups)) < len(groups):
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        splits = list(splitter.split(labels, labels, groups))
+        if all(len(held_out) and np.array_equal(np.unique(labels[train]), classes) for train, held_out in splits):
+            return splits
+    folds = int(min(_FOLDS, *(images.sum() for images in by_class)))
+    return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
+
+
+def _hold_out(
+    features: np.ndarray, labels: np.ndarray, train: np.ndarray, held_out: np.ndarray, balanced: bool
+) -> np.ndarray:
     """Returns the classes of the held-out images, [strengths, held out], by probes on the others."""
     mean, scale = _standardisation(features[train])
     known, unknown = ((features[part] - mean) / scale for part in (train, held_out))
-    solver = LogisticRegression(max_iter=_ITERATIONS, tol=_SEARCH_TOLERANCE, warm_start=True)
+    weights = "balanced" if balanced else None
+    solver = LogisticRegression(max_iter=_ITERATIONS, tol=_SEARCH_TOLERANCE, warm_start=True, class_weight=weights)
     # From strong to weak, each starts where the last one ended.
     return np.stack([solver.set_params(C=one).fit(known, labels[train]).predict(unknown) for one in _STRENGTHS])
 
 
 @_one_thread
-def solve_head(features: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+def solve_head(
+    features: np.ndarray, labels: np.ndarray, strength: float, balanced: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Solves multinomial logistic regression and folds the standardisation of the features into the result.
 
     Args:
         features: float [n, d].
         labels: int [n], classes 0 to k-1, each at least once.
         strength: Inverse L2 strength C.
+        balanced: Whether all classes weigh alike, however many images they have.
 
     Returns:
         weight float [k, d] and bias float [k]: logits are `features @ weight.T + bias`.
     """
     mean, scale = _standardisation(features)
-    solver = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit((features - mean) / scale, labels)
+    solver = LogisticRegression(C=strength, max_iter=_ITERATIONS, class_weight="balanced" if balanced else None)
+    solver.fit((features - mean) / scale, labels)
     weight, bias = solver.coef_, solver.intercept_
     if len(weight) == 1:  # two classes: scikit-learn gives the log-odds of the second
         weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2

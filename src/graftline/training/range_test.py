@@ -34,7 +34,7 @@ class RangeTest:
     suggestion: float
 
 
-def try_rates(stepper: Stepper, labels: np.ndarray, batch_size: int, seed: int) -> RangeTest:
+def try_rates(stepper: Stepper, labels: np.ndarray, batch_size: int, seed: int, balanced: bool = False) -> RangeTest:
     """Trains with a rate that grows geometrically until the smoothed loss is three times what it was at the start.
 
     Args:
@@ -42,6 +42,7 @@ def try_rates(stepper: Stepper, labels: np.ndarray, batch_size: int, seed: int) 
         labels: int [n], labels of the training images.
         batch_size: Images per step.
         seed: Of the order of the images.
+        balanced: Whether every class comes equally often.
     """
     rates: list[float] = []
     losses: list[float] = []
@@ -50,7 +51,7 @@ def try_rates(stepper: Stepper, labels: np.ndarray, batch_size: int, seed: int) 
         rate = _LOWEST * (_HIGHEST / _LOWEST) ** (step / (_STEPS - 1))
         stepper.set_rate(rate)
         epoch, batch = divmod(step, max(1, len(labels) // batch_size))
-        loss = stepper.step(make_batches(labels, batch_size, seed, epoch, False)[batch], epoch, batch).item()
+        loss = stepper.step(make_batches(labels, batch_size, seed, epoch, balanced)[batch], epoch, batch).item()
         smooth = _SMOOTHING * smooth + (1 - _SMOOTHING) * loss
         corrected = smooth / (1 - _SMOOTHING ** (step + 1))
         if not math.isfinite(loss) or (step >= _FIRST and corrected > _DIVERGED * losses[_FIRST - 1]):

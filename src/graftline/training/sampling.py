@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graftline.records import Balance
+
 _EPOCHS = 1_000
 _PLACES = 1_000_000
 
@@ -49,6 +51,13 @@ def view_seeds(seed: int, epoch: int, batch: int, places: Sequence[int], batch_s
     """
     start = (seed * _EPOCHS + epoch) * _PLACES + batch * batch_size
     return [start + place for place in places]
+
+
+def image_weights(labels: np.ndarray, balance: Balance) -> np.ndarray:
+    """Returns float32 [n], what each image counts where losses are compared: with any balance, every class alike."""
+    if balance == "none":
+        return np.ones(len(labels), dtype=np.float32)
+    return balanced_weights(labels, int(labels.max()) + 1)[labels]
 
 
 def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -31,7 +31,8 @@ class Stepper:
     """Steps a model through batches; on several devices each computes its part of every batch.
 
     A batch is cut into as many parts as there are devices and accumulated passes. Each part's loss counts by its number
-    of images, so the step is the same however it was cut.
+    of images, so the step is the same however it was cut, but for the draws of dropout and stochastic depth, and for
+    BatchNorm from random weights, which sees one part at a time.
 
     Args:
         model: Classifier on the accelerator's device.
@@ -66,7 +67,8 @@ class Stepper:
             )
         self.model = self._parallel = model
         self._forward: Callable[[Tensor], Tensor] = model
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.ema_decay))
+        average = get_ema_multi_avg_fn(plan.ema_decay)
+        self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=plan.from_scratch)
         self.optimizer = accelerator.prepare_optimizer(make_optimizer(model, plan))
         self._plan, self._spec, self._train, self._seed = plan, spec, train, seed
         self._accelerator, self._timer = accelerator, timer
@@ -116,13 +118,13 @@ class Stepper:
         Returns:
             The detached loss, a scalar, averaged over the batch.
         """
-        seed = view_seeds(self._seed, epoch, number, [0], self._plan.batch_size)[0]
-        torch.manual_seed(seed)  # of dropout and stochastic depth
-        mix = draw_mix(self._plan.mixup, self._plan.cutmix, seed)
+        mix = draw_mix(self._plan.mixup, self._plan.cutmix, self._view_seeds(epoch, number, [0])[0])
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self._accelerator.device)
         parts = self._my_parts(len(batch))
         for index, places in enumerate(parts):
+            # Dropout and stochastic depth: other draws in each part, the same ones after a resumption.
+            torch.manual_seed(self._view_seeds(epoch, number, [*places[:1].tolist(), 0])[0])
             with self._no_sync() if index + 1 < len(parts) else contextlib.nullcontext():
                 loss = self._loss(batch, places, epoch, number, mix)
                 with self._timer.section("backward"):
@@ -182,13 +184,16 @@ class Stepper:
         return loss / len(batch)
 
     def _inputs(self, batch: np.ndarray, places: np.ndarray, epoch: int, number: int) -> tuple[Tensor, Tensor]:
-        seeds = view_seeds(self._seed, epoch, number, places.tolist(), self._plan.batch_size)
+        seeds = self._view_seeds(epoch, number, places.tolist())
         chosen = batch[places]
         device = self._accelerator.device
         with self._timer.section("augment"):
             pixels = torch.from_numpy(self._train.pixels[chosen]).to(device)
             inputs = normalise(self._augment(pixels, seeds), self._spec.mean, self._spec.std)
         return inputs, torch.from_numpy(self._train.labels[chosen]).to(device)
+
+    def _view_seeds(self, epoch: int, number: int, places: list[int]) -> list[int]:
+        return view_seeds(self._seed, epoch, number, places, self._plan.batch_size)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns the sum over images; class weights are 1 on average over the training images."""
@@ -204,8 +209,8 @@ class Stepper:
         return torch.from_numpy(weights).to(self._accelerator.device)
 
     def _update(self) -> None:
-        self._accelerator.unscale_gradients()  # before anything is added to them
-        self._start.add_pull()
+        self._accelerator.unscale_gradients()  # before they are clipped
         nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_NORM)
         self.optimizer.step()
+        self._start.pull(self.optimizer)
         self.average.update_parameters(self.model)

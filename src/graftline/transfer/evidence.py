@@ -64,14 +64,10 @@ def probe_backbone(backbone: str, dataset: Path, image_size: int, seed: int) -> 
         images = load_images(dataset, split, image_size or spec.image_size, spec.interpolation)
         content = FeatureKey(version.version, split, backbone, weights)
         parts.append(cached_features(model, images, content, spec, accelerator))
-    labels = np.concatenate([open_split(dataset, split).labels for split in ("train", "validation")])
+    rows = [open_split(dataset, split) for split in ("train", "validation")]
+    labels, groups = np.concatenate([part.labels for part in rows]), [group for part in rows for group in part.groups]
     features = Features(np.concatenate([p.late for p in parts]), np.concatenate([p.middle for p in parts]))
-    return _judge(backbone, features, labels, sum(p.numel() for p in model.parameters()), seed)
-
-
-def _judge(backbone: str, features: Features, labels: np.ndarray, parameters: int, seed: int) -> BackboneEvidence:
-    late = cross_validate(features.late, labels, seed)
-    middle = cross_validate(features.middle, labels, seed)
+    late, middle = (cross_validate(layer, labels, groups, seed) for layer in (features.late, features.middle))
     evidence = ProbeEvidence(
         accuracy=wilson(int((late.predictions == labels).sum()), len(labels)),
         macro_f1=float(f1_score(labels, late.predictions, average="macro")),
@@ -79,4 +75,4 @@ def _judge(backbone: str, features: Features, labels: np.ndarray, parameters: in
         regularisation=late.regularisation,
     )
     gain = paired_difference(middle.predictions == labels, late.predictions == labels)
-    return BackboneEvidence(backbone, evidence, parameters, gain)
+    return BackboneEvidence(backbone, evidence, sum(p.numel() for p in model.parameters()), gain)

@@ -108,8 +108,8 @@ def _value(text: str) -> Any:
 
 
 def _share_out(epochs: int, stages: list[int]) -> list[int]:
-    """Spreads epochs over as many stages as before; the last one gets what is left over."""
-    if not stages:
-        return []
-    each = epochs // len(stages)
-    return [each] * (len(stages) - 1) + [epochs - each * (len(stages) - 1)]
+    """Spreads epochs over the stages in proportion, at least one each; too few leave out the first stages."""
+    shared = [max(1, round(epochs * stage / sum(stages))) for stage in stages]
+    while sum(shared[:-1]) >= epochs:
+        shared[next(place for place, share in enumerate(shared) if share)] -= 1
+    return [*shared[:-1], epochs - sum(shared[:-1])] if stages else []

@@ -145,7 +145,11 @@ def _from_champion(plan: TransferPlan, classes: int, champion: Champion | None) 
 
 
 def is_solved_better(
-    head: nn.Module, solved: tuple[np.ndarray, np.ndarray], features: np.ndarray, labels: np.ndarray
+    head: nn.Module,
+    solved: tuple[np.ndarray, np.ndarray],
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | float = 1.0,
 ) -> bool:
     """Whether a solved head's loss is lower than that of the head in place, by more than a standard error.
 
@@ -157,11 +161,12 @@ def is_solved_better(
         solved: Weight [k, d] and bias [k] of the other one.
         features: float [n, d] of the validation images.
         labels: int [n], their classes.
+        weights: float [n], what each image counts.
     """
     present = [tensor.detach().float().cpu().numpy() for tensor in (head.weight, head.bias)]  # type: ignore[union-attr, operator]
     losses = []
     for weight, bias in (present, solved):
         logits = torch.from_numpy(np.asarray(features @ weight.T + bias, dtype=np.float32))
         losses.append(functional.cross_entropy(logits, torch.from_numpy(labels), reduction="none").numpy())
-    gain = losses[0] - losses[1]
+    gain = (losses[0] - losses[1]) * weights
     return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))

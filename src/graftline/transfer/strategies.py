@@ -31,6 +31,7 @@ from graftline.training.loop import Stage, Trainer
 from graftline.training.probe import choose_strength, set_head, solve_head
 from graftline.training.profile import StepTimer
 from graftline.training.range_test import RangeTest, try_rates
+from graftline.training.sampling import image_weights
 from graftline.training.stepper import Stepper
 from graftline.transfer.start import Champion, Start, build_start, is_solved_better
 
@@ -47,6 +48,7 @@ class TransferData:
         validation: Validation split at the plan's image size.
         large: Training split, somewhat larger, that random crops are cut from; its labels are those of `train`.
         classes: Their names.
+        groups: Of the training images; cross-validation keeps them whole.
     """
 
     version: str
@@ -54,6 +56,7 @@ class TransferData:
     validation: Images
     large: np.ndarray
     classes: list[str]
+    groups: list[str]
 
 
 @dataclass
@@ -96,7 +99,7 @@ def load_transfer_data(dataset: Path, plan: TransferPlan) -> TransferData:
     )
     augments = plan.strategy != "feature_extraction" or plan.views > 1
     large = load_images(dataset, "train", _crop_source_side(plan.image_size), how) if augments else train.pixels
-    return TransferData(record.version, train, validation, large, record.classes)
+    return TransferData(record.version, train, validation, large, record.classes, open_split(dataset, "train").groups)
 
 
 def _crop_source_side(image_size: int) -> int:
@@ -139,7 +142,9 @@ def carry_out(
     job = _Job(plan, policy, data, accelerator, seed, timer or StepTimer(), champion)
     with _made_ready(job) as ready:
         labels, validation = data.train.labels, data.validation
-        trainer = Trainer(ready.stepper, plan, labels, validation, data.classes, accelerator, checkpoints, seed)
+        trainer = Trainer(
+            ready.stepper, plan, labels, validation, data.classes, accelerator, checkpoints, seed, ready.weights
+        )
         with job.timer.whole():
             progress = trainer.run(ready.stages)
     images = len(validation.labels)
@@ -183,7 +188,7 @@ def find_rate(
             raise GraftlineError("feature extraction solves its head without steps: there is no rate to find")
         groups = layer_groups(ready.model)
         Freezer(ready.model, groups, ready.stages[0].frozen_groups, not plan.from_scratch).train_mode()
-        return try_rates(ready.stepper, data.train.labels, plan.batch_size, seed)
+        return try_rates(ready.stepper, data.train.labels, plan.batch_size, seed, plan.balance == "sampling")
 
 
 @dataclass(frozen=True)
@@ -221,6 +226,7 @@ def _made_ready(job: _Job) -> Iterator[_Ready]:
         raise GraftlineError(f"group_rates has {len(plan.group_rates)} rates, {plan.backbone} has {len(groups)} groups")
     if not plan.from_scratch and accelerator.is_main_process:
         _set_head(job, start)
+    share_weights(accelerator, model)
     stages = make_stages(plan, len(groups))
     frozen = min((stage.frozen_groups for stage in stages), default=len(groups) - 1)
     never_trained = Freezer(model, groups, frozen, norm_statistics_frozen=not plan.from_scratch)
@@ -228,7 +234,6 @@ def _made_ready(job: _Job) -> Iterator[_Ready]:
         if is_fast_bfloat16_cpu(accelerator):
             speed_up_depthwise(model)
         accelerator.place(model)
-        share_weights(accelerator, model)
         train = Images(job.data.large, job.data.train.labels)
         stepper = Stepper(model, plan, job.policy, spec, train, accelerator, job.seed, job.timer)
         yield _Ready(model, start.weights, stages, stepper)
@@ -264,7 +269,8 @@ def _set_head(job: _Job, start: Start) -> None:
     if start.knows_classes:
         validation = job.data.validation
         features = _features(job, start, validation.pixels, "validation")
-        better = is_solved_better(head, solved, features, validation.labels)
+        weights = image_weights(validation.labels, job.plan.balance)
+        better = is_solved_better(head, solved, features, validation.labels, weights)
         say(f"the {'newly solved head takes the place of the champion' if better else 'head stays the champion'}'s")
         if not better:
             return
@@ -276,8 +282,9 @@ def _solve_head(job: _Job, start: Start) -> tuple[np.ndarray, np.ndarray]:
     plan, labels = job.plan, job.data.train.labels
     features = [_features_of_view(job, start, view) for view in range(plan.views)]
     strength = plan.evidence.regularisation if plan.evidence else None
-    strength = strength or choose_strength(features[0], labels, job.seed)
-    return solve_head(np.concatenate(features), np.tile(labels, plan.views), strength / plan.views)
+    balanced = plan.balance != "none"
+    strength = strength or choose_strength(features[0], labels, job.data.groups, job.seed, balanced)
+    return solve_head(np.concatenate(features), np.tile(labels, plan.views), strength / plan.views, balanced)
 
 
 def _features_of_view(job: _Job, start: Start, view: int) -> np.ndarray:
