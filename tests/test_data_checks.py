@@ -190,7 +190,7 @@ def test_a_group_in_two_given_splits_is_refused(pets: Path) -> None:
     refused(pets / "m.csv", "1 group in more than one split")
 
 
-def test_groups_that_share_a_picture_stay_together(tmp_path: Path) -> None:
+def test_groups_that_share_a_picture_stay_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Forty groups of three: each shares its first picture with another one, or has a copy of it without a group."""
     rows = []
     for number in range(120):
@@ -203,6 +203,7 @@ def test_groups_that_share_a_picture_stay_together(tmp_path: Path) -> None:
     with (tmp_path / "m.csv").open("w") as file:
         csv.writer(file).writerows([("path", "label", "group"), *rows])
     build(tmp_path / "m.csv", tmp_path / "out")
+    assert "pictures that stand in several groups: 20, 000.png for one (in 2)" in capsys.readouterr().err
     split_of = {}
     for split in ("train", "validation", "test"):
         split_of |= dict.fromkeys(open_split(tmp_path / "out", split).ids, split)

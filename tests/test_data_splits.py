@@ -128,6 +128,17 @@ def test_a_group_that_would_tear_the_previous_splits_is_refused() -> None:
         assign_splits(now, 0.15, 0.2, before)
 
 
+def test_groups_that_an_earlier_version_has_parted_may_be_joined_later() -> None:
+    old = [picture(n, f"c{n % 2}", group="ab") for n in range(20)]
+    earlier = {p.id: "train" if n < 10 else "test" for n, p in enumerate(old)}
+    pictures = [*old, picture(20, "c0", group="ab"), *(picture(n, f"c{n % 2}") for n in range(21, 99))]
+    with pytest.raises(DataError, match="the group 'ab' holds pictures"):
+        assign_splits(pictures, 0.2, 0.2, earlier)
+    splits = assign_splits(pictures, 0.2, 0.2, earlier, {"ab"})
+    assert splits[:20] == ["train"] * 10 + ["test"] * 10
+    assert splits[20] in ("train", "test")
+
+
 def test_groups_stay_whole_and_shares_come_near() -> None:
     pictures = [picture(n, f"c{n % 2}", group=f"g{(n % 2) * 100 + n // 2 % 25}") for n in range(400)]  # 50 groups of 8
     splits = assign_splits(pictures, 0.15, 0.2)

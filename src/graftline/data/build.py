@@ -48,7 +48,7 @@ def build_dataset(
     """
     checked = check_source(source)
     places = {key: split for earlier in reversed(previous) for key, split in earlier.places.items()}
-    splits = assign_splits(checked.pictures, validation_fraction, test_fraction, places)
+    splits = assign_splits(checked.pictures, validation_fraction, test_fraction, places, checked.joined)
     rows = sorted(zip(splits, checked.pictures, strict=True), key=lambda row: (row[0], row[1].id))
     record = _write_dataset(folder, rows)
     report = _report(source, checked, record)

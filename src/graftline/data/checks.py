@@ -63,11 +63,13 @@ class Checked:
         pictures: One of each, sorted by id.
         rejected: Unreadable files and pictures with two labels.
         duplicates: Name of each file left out, and name of the file with the same picture that was kept.
+        joined: Groups that were made of several which share a picture.
     """
 
     pictures: list[Picture]
     rejected: list[Rejected] = field(default_factory=list)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
+    joined: frozenset[str] = frozenset()
 
 
 def check_source(source: Source) -> Checked:
@@ -86,11 +88,11 @@ def check_source(source: Source) -> Checked:
     pictures, unreadable = _read_all(source.images)
     pictures, contradictory = _without_contradictions(pictures)
     _refuse_torn("picture", [(p.id, p.source) for p in pictures])
-    pictures = _with_joined_groups(pictures)
+    pictures, joined = _with_joined_groups(pictures)
     _refuse_torn("group", [(p.group, p.source) for p in pictures if p.source.group])
     _refuse_empty_classes(source, pictures)
     kept, duplicates = _without_duplicates(pictures)
-    return Checked(kept, sorted(unreadable + contradictory, key=lambda one: one.name), duplicates)
+    return Checked(kept, sorted(unreadable + contradictory, key=lambda one: one.name), duplicates, joined)
 
 
 def _read_all(images: list[SourceImage]) -> tuple[list[Picture], list[Rejected]]:
@@ -155,7 +157,7 @@ def _others(picture: Picture, same: list[Picture]) -> str:
     return ", ".join(f"{p.source.name} is {p.source.label!r}" for p in same if p.source.label != picture.source.label)
 
 
-def _with_joined_groups(pictures: list[Picture]) -> list[Picture]:
+def _with_joined_groups(pictures: list[Picture]) -> tuple[list[Picture], frozenset[str]]:
     """Makes one group of all that share a picture: the copy that is kept must be parted from none of them."""
     joined: dict[str, str] = {}
 
@@ -164,12 +166,27 @@ def _with_joined_groups(pictures: list[Picture]) -> list[Picture]:
             group = joined[group]
         return group
 
-    own = {}
+    own, shared = {}, {}
     for id, same in _by_id(pictures).items():
-        names = sorted({name_of(p.source.group) for p in same if p.source.group})
-        joined |= dict.fromkeys(names[1:], names[0]) if names else {}
+        given = {p.source.group for p in same if p.source.group}
+        names = sorted(map(name_of, given))
+        joined |= dict.fromkeys(set(names[1:]) - {names[0]}, names[0]) if names else {}
         own[id] = names[0] if names else ""
-    return [replace(p, source=replace(p.source, group=name_of(own[p.id]))) for p in pictures]
+        if len(given) > 1:
+            shared[same[0].source.name] = len(given)
+    _tell_shared(shared)
+    grouped = [replace(p, source=replace(p.source, group=name_of(own[p.id]))) for p in pictures]
+    return grouped, frozenset(map(name_of, joined))
+
+
+def _tell_shared(groups: Mapping[str, int]) -> None:
+    """Says which picture stands in the most groups: an empty frame may join them all."""
+    if groups:
+        name = max(groups, key=lambda name: groups[name])
+        say(
+            f"pictures that stand in several groups: {len(groups)}, {name} for one (in {groups[name]}); groups that "
+            "share a picture stay together: where it shows nothing of them, leave it out"
+        )
 
 
 def _refuse_torn(what: str, places: list[tuple[str, SourceImage]]) -> None:

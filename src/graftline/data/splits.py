@@ -6,7 +6,7 @@ version has placed stays there, so that old test images stay test images when th
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from graftline.data.checks import Picture
@@ -44,7 +44,11 @@ def check_fractions(validation: float, test: float) -> None:
 
 
 def assign_splits(
-    pictures: Sequence[Picture], validation: float, test: float, previous: Mapping[str, str] | None = None
+    pictures: Sequence[Picture],
+    validation: float,
+    test: float,
+    previous: Mapping[str, str] | None = None,
+    joined: Set[str] = frozenset(),
 ) -> list[str]:
     """Gives every picture its split.
 
@@ -57,6 +61,8 @@ def assign_splits(
         validation: Share of the images to be divided that goes to validation.
         test: Share of the images to be divided that goes to test.
         previous: Split of each picture, by id, and of each group in the earlier version, when there is one.
+        joined: Groups made of several that share a picture. Where the earlier version has parted those, its pictures
+            stay where they are.
 
     Returns:
         "train", "validation" or "test" for each picture, in their order.
@@ -73,8 +79,9 @@ def assign_splits(
     _tell(given)
     divided = [p for p in pictures if p.source.split in ("", "train")]
     shares = {"test": 0 if "test" in given else test, "validation": 0 if "validation" in given else validation}
-    made = _divide(divided, shares, _kept(divided, shares, previous or {}))
-    splits = [made[p.group] if p.source.split in ("", "train") else p.source.split for p in pictures]
+    kept, torn = _kept(divided, shares, previous or {}, joined)
+    made = _divide(divided, shares, kept)
+    splits = [torn.get(p.id, made[p.group]) if p.source.split in ("", "train") else p.source.split for p in pictures]
     _refuse_missing_classes(pictures, splits)
     return splits
 
@@ -85,18 +92,25 @@ def _tell(given: set[str]) -> None:
         say(f"the source has no {' and no '.join(missing)} split: taken out of its training images")
 
 
-def _kept(pictures: Sequence[Picture], shares: dict[str, float], previous: Mapping[str, str]) -> dict[str, str]:
-    """Returns the split of each group that the earlier version has placed where this one divides too."""
+def _kept(
+    pictures: Sequence[Picture], shares: dict[str, float], previous: Mapping[str, str], joined: Set[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the split of each group that the earlier version has placed, and of each picture of joined groups."""
     divided = {"train", *(split for split, share in shares.items() if share)}
     kept: dict[str, str] = {}
+    torn: dict[str, str] = {}
     for picture in pictures:
         split = previous.get(picture.id) or previous.get(picture.group)
-        if split in divided and kept.setdefault(picture.group, split) != split:
+        if split not in divided:
+            continue
+        if picture.group in joined and picture.id in previous:
+            torn[picture.id] = split
+        if kept.setdefault(picture.group, split) != split and picture.group not in joined:
             raise DataError(
                 f"the group {picture.group!r} holds pictures that the previous version has in {kept[picture.group]} "
                 f"and in {split}: give the groups of that version, or no previous version for splits made anew"
             )
-    return kept
+    return kept, torn
 
 
 def _divide(pictures: Sequence[Picture], shares: dict[str, float], kept: dict[str, str]) -> dict[str, str]:
