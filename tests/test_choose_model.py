@@ -52,7 +52,10 @@ def test_a_better_candidate_is_chosen_though_it_is_larger(make: Make, tmp_path: 
     difference = choice.candidates[0].difference
     assert difference and (difference.value, difference.n) == (-0.25, IMAGES)
     assert difference.high < 0
-    assert choice.reason == "it is right on 95 of 100 validation images: more than any other candidate, beyond chance"
+    assert (
+        choice.reason
+        == "it is right on 95 of 100 validation images: no other candidate comes within a standard error of it"
+    )
 
 
 def test_a_tie_goes_to_the_smaller_model(make: Make, tmp_path: Path) -> None:
@@ -63,8 +66,16 @@ def test_a_tie_goes_to_the_smaller_model(make: Make, tmp_path: Path) -> None:
     assert choice.reason == (
         "it is right on 2 fewer of the same 100 validation images than the candidate tf_efficientnet_lite0, feature "
         f"extraction (-2.0 points, 95 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}), which "
-        "may be chance; of the 2 that are not worse beyond chance, it has the fewest parameters: 1,000 against 9,900"
+        "may be chance; of the 2 within a standard error of the best, it has the fewest parameters: 1,000 against 9,900"
     )
+
+
+@pytest.mark.parametrize(("mistakes", "smaller"), [(7, True), (8, False), (12, False)])
+def test_few_images_do_not_let_a_worse_candidate_pass(mistakes: int, smaller: bool, make: Make, tmp_path: Path) -> None:
+    candidates = [make("large", 5, parameters=9_900), make("small", mistakes, parameters=1_000)]
+    choice = choose_model(candidates, tmp_path / "out")
+    assert choice.candidates[1].difference is not None
+    assert (chosen(choice) == 1) == smaller
 
 
 def test_equally_large_candidates_are_told_apart_by_image_size_then_log_loss(make: Make, tmp_path: Path) -> None:
@@ -92,7 +103,7 @@ def test_a_candidate_that_is_worse_beyond_chance_is_out_however_small(make: Make
     candidates = [make("a", 4, parameters=30), make("bb", 5, parameters=20), make("ccc", 40, parameters=1)]
     choice = choose_model(candidates, tmp_path / "out")
     assert chosen(choice) == 1
-    assert "of the 2 that are not worse beyond chance, it has the fewest parameters: 20 against 30" in choice.reason
+    assert "of the 2 within a standard error of the best, it has the fewest parameters: 20 against 30" in choice.reason
 
 
 def test_the_folder_is_the_chosen_model_and_says_why(make: Make, tmp_path: Path) -> None:

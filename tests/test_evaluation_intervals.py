@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
-from graftline.intervals import bootstrap, paired_difference, unpaired_difference, wilson
+from graftline.intervals import bootstrap, paired_difference, unpaired_difference, wilson, wilson_of_groups
 from graftline.records import Interval
 
 Z2 = 3.841458820694124
@@ -104,3 +104,22 @@ def test_bootstrap_draws_inside_strata():
     assert drawn.shape == (2000, 7)
     assert ((drawn == 0).sum(axis=1) == 3).all() and ((drawn == 2).sum(axis=1) == 3).all()
     assert len(np.unique(np.concatenate(seen))) == 7
+
+
+def test_an_interval_of_groups_covers_the_truth_where_one_of_images_does_not() -> None:
+    """Thirty scenes of ten images; the model is right in all or none of most scenes, 80 % in the long run."""
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 10)
+    covered = {"images": 0, "groups": 0}
+    for _ in range(300):
+        correct = random.random(300) < random.beta(0.8, 0.2, 30)[groups]
+        for name, interval in (
+            ("images", wilson(int(correct.sum()), 300)),
+            ("groups", wilson_of_groups(correct, groups)),
+        ):
+            covered[name] += interval.low <= 0.8 <= interval.high
+    assert covered["images"] < 200 < 270 <= covered["groups"]
+    alone = random.random(300) < 0.8
+    one, other = wilson(int(alone.sum()), 300), wilson_of_groups(alone, range(300))
+    assert (other.low, other.high) == pytest.approx((one.low, one.high), abs=1e-3)
+    assert wilson_of_groups(np.ones(300, dtype=bool), groups).low == pytest.approx(wilson(30, 30).low)

@@ -257,6 +257,31 @@ def test_a_weak_domain_is_named():
     assert "“poly” (50.0\u202f%, n=200) is lower than on “mono” (100.0\u202f%, n=200)" in cautions_of(measured)
 
 
+def test_the_extremes_of_many_equal_domains_are_not_called_different():
+    random = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(40):
+        labels = random.integers(0, 2, 400).tolist()
+        answers = [label if random.random() < 0.8 else 1 - label for label in labels]
+        measured = measured_of(labels, answers, domains=[f"site {i % 20}" for i in range(400)])
+        alarms += "is lower than on" in cautions_of(measured)
+    assert alarms <= 6
+
+
+def test_images_that_come_in_groups_are_known_to_say_less():
+    labels = [0, 1] * 200
+    wrong_scenes = [1 - label for label in labels[:80]] + labels[80:]
+    by_scene = evaluate_predictions(
+        np.eye(2)[wrong_scenes] * 0.8 + 0.1,
+        np.array(labels),
+        [""] * 400,
+        ["cat", "dog"],
+        groups=[i // 20 for i in range(400)],
+    )
+    assert "The 400 images come in 20 groups" in cautions_of(by_scene)
+    assert "come in" not in cautions_of(measured_of(labels, wrong_scenes))
+
+
 def test_calibration_in_words():
     labels = [0, 1] * 200
     eighty = [1, 0] * 40 + labels[80:]

@@ -1,7 +1,7 @@
 """95 % intervals: for proportions, for the difference of two, and for any statistic of the images (bootstrap)."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -26,12 +26,37 @@ def wilson(successes: int, n: int) -> Interval:
     """
     if n == 0:
         return Interval(value=0.0, low=0.0, high=1.0, n=0)
-    share = successes / n
+    return Interval(value=successes / n, **_wilson_limits(successes / n, n), n=n)
+
+
+def _wilson_limits(share: float, n: float) -> dict[str, float]:
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == n else centre + half
-    return Interval(value=share, low=low, high=high, n=n)
+    return {"low": centre - half if share else 0.0, "high": centre + half if share < 1 else 1.0}
+
+
+def wilson_of_groups(correct: np.ndarray, groups: Sequence[object]) -> Interval:
+    """Returns a proportion with a Wilson interval that knows that answers within a group are alike.
+
+    The number of images is divided by the design effect: how much larger the variance between groups is than that of as
+    many independent images (L. Kish, "Survey Sampling", 1965; n_eff in the Wilson score of E. L. Korn and B. I.
+    Graubard, "Confidence intervals for proportions with small expected number of positive counts", 1998).
+
+    Args:
+        correct: bool [n].
+        groups: Group of each image.
+
+    Returns:
+        The interval; its n is the number of images.
+    """
+    n, mean = len(correct), float(correct.mean())
+    _, members = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(members)
+    excess = np.bincount(members, weights=correct - mean)
+    spread = mean * (1 - mean) * n
+    between = float((excess**2).sum()) * len(sizes) / max(1, len(sizes) - 1)
+    effect = between / spread if spread else float((sizes**2).sum()) / n  # all answers alike: as if each group were one
+    return Interval(value=mean, **_wilson_limits(mean, n / max(1.0, effect)), n=n)
 
 
 def unpaired_difference(first: Interval, second: Interval) -> Interval:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from scipy.stats import chi2_contingency
+
 from graftline.evaluation.metrics import Measurements
 from graftline.intervals import unpaired_difference
 from graftline.records import Interval, TrainedModel
@@ -9,6 +11,7 @@ from graftline.records import Interval, TrainedModel
 FEW_IMAGES = 100
 FEW_OF_A_CLASS = 20
 _MOST_NAMES = 5
+_CHANCE = 0.05
 
 
 def list_cautions(measured: Measurements, model: TrainedModel, split: str) -> list[str]:
@@ -34,6 +37,13 @@ def _on_split(measured: Measurements, model: TrainedModel, split: str) -> Iterat
         yield (
             f"The {split} split has only {accuracy.n} images, so the intervals are wide: accuracy is known only to lie "
             f"between {percent(accuracy.low)} and {percent(accuracy.high)}."
+        )
+    if measured.groups < accuracy.n:
+        wide = measured.accuracy_of_groups
+        yield (
+            f"The {accuracy.n:,} images come in {measured.groups:,} groups, and images of a group are alike: counting "
+            f"that, accuracy is known only to lie between {percent(wide.low)} and {percent(wide.high)}. The other "
+            "intervals count every image as independent."
         )
     largest = int(measured.confusion.sum(axis=1).max())
     if accuracy.low <= largest / accuracy.n:
@@ -71,11 +81,18 @@ def _on_domains(measured: Measurements) -> Iterator[str]:
     if len(ranked) < 2:
         return
     (worst, low), (best, high) = ranked[0], ranked[-1]
-    if unpaired_difference(high, low).low > 0:
+    if _differ([accuracy for _, accuracy in ranked]) and unpaired_difference(high, low).low > 0:
         yield (
             f"Accuracy on “{worst}” ({percent(low.value)}, n={low.n:,}) is lower than on “{best}” "
             f"({percent(high.value)}, n={high.n:,}), more than chance explains."
         )
+
+
+def _differ(accuracies: list[Interval]) -> bool:
+    """Whether proportions differ more than chance explains: the highest and lowest of many always look apart."""
+    right = [round(one.value * one.n) for one in accuracies]
+    wrong = [one.n - count for one, count in zip(accuracies, right, strict=True)]
+    return bool(any(right) and any(wrong) and chi2_contingency([right, wrong]).pvalue < _CHANCE)
 
 
 def calibration_in_words(measured: Measurements) -> str:

@@ -1,11 +1,15 @@
 """Chooses among trained candidates by their answers on the validation images; the test images stay unread.
 
-The candidate that is right most often is the best; every other one is compared with it on the same images, by the
-paired interval. Those that are not worse beyond chance count as equally good, and the smallest of them is chosen: fewer
-parameters, then smaller images, then a lower log loss, then the one that was ranked first.
+The candidate that is right most often is the best; every other one is compared with it on the same images. Those within
+a standard error of it count as equally good (the one-standard-error rule of Breiman et al. 1984, "Classification and
+Regression Trees", by McNemar's statistic), and the smallest of them is chosen: fewer parameters, then smaller images,
+then a lower log loss, then the one that was ranked first. A test for significance would let any candidate pass where
+there are few images.
 """
 
 from collections.abc import Sequence
+
+import numpy as np
 
 from graftline.evaluation.outputs import Predictions
 from graftline.intervals import paired_difference, points, wilson
@@ -39,10 +43,16 @@ def choose_among(models: Sequence[TrainedModel], answers: Sequence[Predictions])
         )
         for index, model in enumerate(models)
     ]
-    good = [one for one in candidates if one.difference is None or one.difference.high >= 0]
+    good = [one for one, answer in zip(candidates, right, strict=True) if _is_as_good(answer, right[best])]
     chosen, *others = sorted(good, key=_size)
     reason = _reason(chosen, candidates[best], others)
     return Choice(data_version=models[0].data_version, candidates=candidates, chosen=chosen.model, reason=reason)
+
+
+def _is_as_good(right: np.ndarray, best: np.ndarray) -> bool:
+    """Whether McNemar's statistic, with the continuity correction of Edwards (1948), is at most one standard error."""
+    lost, gained = int((best & ~right).sum()), int((right & ~best).sum())
+    return max(0, lost - gained - 1) ** 2 <= lost + gained
 
 
 def _candidate(model: TrainedModel, **measured: object) -> TrainedCandidate:
@@ -57,17 +67,17 @@ def _size(candidate: TrainedCandidate) -> tuple[int, int, float]:
 
 
 def _reason(chosen: TrainedCandidate, best: TrainedCandidate, others: Sequence[TrainedCandidate]) -> str:
-    """Says why the chosen one was chosen before the others that are not worse beyond chance, in their order."""
+    """Says why the chosen one was chosen before the others that are as good, in their order."""
     images = f"{best.validation_accuracy.n} validation images"
     if not others:
-        return f"it is right on {_right(best)} of {images}: more than any other candidate, beyond chance"
+        return f"it is right on {_right(best)} of {images}: no other candidate comes within a standard error of it"
     found = f"no candidate is right on more of the {images} than it ({_right(best)})"
     if chosen.difference is not None:
         fewer = _right(best) - _right(chosen)
         count = f"{fewer} fewer of the same {images} than" if fewer else f"as many of the same {images} as"
         sure = ", which may be chance" if fewer else ""
         found = f"it is right on {count} the candidate {best.name} ({points(chosen.difference)}){sure}"
-    return f"{found}; of the {len(others) + 1} that are not worse beyond chance, {_preference(chosen, others[0])}"
+    return f"{found}; of the {len(others) + 1} within a standard error of the best, {_preference(chosen, others[0])}"
 
 
 def _preference(chosen: TrainedCandidate, next_best: TrainedCandidate) -> str:

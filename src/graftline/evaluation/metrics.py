@@ -7,7 +7,7 @@ import numpy as np
 
 from graftline.errors import GraftlineError
 from graftline.evaluation.calibration import ReliabilityBin, calibration_error, reliability_table
-from graftline.intervals import bootstrap, wilson
+from graftline.intervals import bootstrap, wilson, wilson_of_groups
 from graftline.records import ClassMetrics, Interval
 
 NO_DOMAIN = "(none)"
@@ -26,6 +26,8 @@ class Measurements:
         confusion: int64 [k, k], rows are true classes, columns predictions.
         accuracy_by_domain: Accuracy for each domain, sorted by name; empty when there are none.
         reliability: The 15 bins behind the calibration error.
+        groups: Number of groups that the images are of; each image its own where the source names none.
+        accuracy_of_groups: Accuracy, its interval as wide as groups of dependent images make it.
     """
 
     accuracy: Interval
@@ -36,10 +38,17 @@ class Measurements:
     confusion: np.ndarray
     accuracy_by_domain: dict[str, Interval]
     reliability: list[ReliabilityBin]
+    groups: int
+    accuracy_of_groups: Interval
 
 
 def evaluate_predictions(
-    probabilities: np.ndarray, labels: np.ndarray, domains: Sequence[str], classes: Sequence[str], seed: int = 0
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    domains: Sequence[str],
+    classes: Sequence[str],
+    seed: int = 0,
+    groups: Sequence[str] = (),
 ) -> Measurements:
     """Measures predictions against the truth.
 
@@ -49,6 +58,7 @@ def evaluate_predictions(
         domains: Domain of each image, '' where there is none.
         classes: The k class names in label order.
         seed: Of the bootstrap.
+        groups: Group of each image; empty: each is its own.
 
     Raises:
         GraftlineError: Some probabilities are not numbers: the model's training has diverged.
@@ -72,6 +82,8 @@ def evaluate_predictions(
         confusion=confusion,
         accuracy_by_domain=_by_domain(correct, domains),
         reliability=reliability_table(confidence, correct),
+        groups=len(set(groups)) or len(labels),
+        accuracy_of_groups=wilson_of_groups(correct, groups or range(len(labels))),
     )
 
 

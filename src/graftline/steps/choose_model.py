@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def choose_model(models: list[Path], out: Path) -> Choice:
     """Chooses among trained candidates on the validation images; a tie goes to the smaller model.
 
-    Every candidate is compared with the one that is right most often, by the paired interval. Of those that are not
-    worse beyond chance, the one with the fewest parameters is chosen, then the one of smaller images, then the one of
-    lower log loss.
+    Every candidate is compared with the one that is right most often, on the same images. Of those within a standard
+    error of it, the one with the fewest parameters is chosen, then the one of smaller images, then the one of lower log
+    loss.
 
     Args:
         models: Folders written by fine_tune, at least one.

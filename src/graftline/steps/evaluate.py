@@ -43,7 +43,7 @@ def evaluate(
     opened, probabilities = _predict(dataset, model, split)
     from graftline.evaluation.metrics import evaluate_predictions
 
-    measured = evaluate_predictions(probabilities, opened.labels, opened.domains, data.classes, seed)
+    measured = evaluate_predictions(probabilities, opened.labels, opened.domains, data.classes, seed, opened.groups)
     with output_folder(out) as folder:
         _write_files(folder, dataset, model, opened, probabilities, measured)
         record = Evaluation(
