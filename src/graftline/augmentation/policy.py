@@ -108,7 +108,8 @@ def _choose_flips(grey: bool, orientation: Orientation, flips: Flips) -> tuple[f
     turned = f"transposed ones in {orientation.transposed:.0%}"
     if grey:
         why = "grey images mostly come from instruments, and a defect is one however the part lies"
-        return 0.5, 0.5, 0.5, f"flips both ways and quarter turns: {why} (--flips overrides)"
+        but = "digits, letters and X-rays of the body want --flips none or horizontal"
+        return 0.5, 0.5, 0.5, f"flips both ways and quarter turns: {why} ({but})"
     if orientation.vertical < _UNTELLABLE:
         free = orientation.transposed < _UNTELLABLE
         what = "flips both ways and quarter turns" if free else "flips both ways, no quarter turns"

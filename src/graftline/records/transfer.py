@@ -19,12 +19,14 @@ class ProbeEvidence(Part):
         macro_f1: Cross-validated macro-F1.
         folds: Number of folds.
         regularisation: The inverse L2 strength C that was best.
+        weights: SHA-256 of the tensors that made the features, and of how images are made ready for them.
     """
 
     accuracy: Interval
     macro_f1: float
     folds: int
     regularisation: float
+    weights: str = ""
 
 
 class TransferPlan(Part):

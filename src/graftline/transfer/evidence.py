@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from graftline.data.dataset import load_images, open_split
+from graftline.files import sha256_bytes
 from graftline.intervals import paired_difference, wilson
 from graftline.models.backbones import build_backbone, input_spec
 from graftline.records import DataVersion, Interval, ProbeEvidence, read_record
@@ -73,6 +74,7 @@ def probe_backbone(backbone: str, dataset: Path, image_size: int, seed: int) -> 
         macro_f1=float(f1_score(labels, late.predictions, average="macro")),
         folds=late.folds,
         regularisation=late.regularisation,
+        weights=sha256_bytes(f"{weights} {spec}".encode()),
     )
     gain = paired_difference(middle.predictions == labels, late.predictions == labels)
     return BackboneEvidence(backbone, evidence, sum(p.numel() for p in model.parameters()), gain)
