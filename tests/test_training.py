@@ -131,6 +131,20 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None
     assert state is not None and state["epoch"] == 2
 
 
+def test_a_full_disk_is_one_line_and_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"epoch": 1}, 1)
+
+    def fills_the_disk(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", fills_the_disk)
+    with pytest.raises(GraftlineError, match=r"cannot be written to .* GB free.*run the same again"):
+        checkpoints.save({"epoch": 2}, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-0001-000000.pt"]
+
+
 def test_checkpoints_of_another_version_are_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     name = run_name(["data", "plan"])
     assert name == run_name(["data", "plan"]) != run_name(["data", "other plan"])

@@ -4,6 +4,7 @@ They hold tensors, numbers and strings only and are read with `weights_only=True
 """
 
 import os
+import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from graftline.errors import StoreError
+from graftline.errors import GraftlineError, StoreError
 from graftline.files import sha256_bytes
 from graftline.progress import say
 from graftline.storage.store import Store
@@ -50,13 +51,24 @@ class Checkpoints:
             state: Nested dicts and lists of tensors, numbers and strings.
             epoch: Epochs finished.
             step: Steps made since.
+
+        Raises:
+            GraftlineError: The disk is full, or the folder cannot be written to.
         """
         if not self._writes:
             return
         path = self._folder / f"epoch-{epoch:04d}-{step:06d}.pt"
         beside = path.with_suffix(f".{os.getpid()}.part")  # the same run may be started twice
-        torch.save(state, beside)
-        beside.replace(path)
+        try:
+            torch.save(state, beside)
+            beside.replace(path)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer has errors of its own for a full disk
+            beside.unlink(missing_ok=True)
+            free = shutil.disk_usage(self._folder).free / 1e9
+            raise GraftlineError(
+                f"the checkpoint cannot be written to {self._folder} ({free:.1f} GB free): {error}; "
+                "run the same again when it can, it goes on from the checkpoint before"
+            ) from error
         self._mirror(path, self._forget(path))
 
     def latest(self) -> dict[str, Any] | None:

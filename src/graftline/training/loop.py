@@ -259,7 +259,8 @@ class Trainer:
             raise GraftlineError(f"{reason}, even at {2 * factor:g} of the learning rate: give a lower --learning_rate")
         doubtful = self._watch.doubts_start  # the last steps of an epoch can ruin weights before any loss shows it
         state = from_main(self._accelerator, lambda: self._checkpoints.latest_whole(before_last=doubtful))
-        assert state is not None, "a run starts with a checkpoint"
+        if state is None:
+            raise GraftlineError("the checkpoints are gone: has the same training ended elsewhere? Run it again")
         epoch = self._progress.epoch + 1
         self._restore(state)
         self._progress.rate_factor = factor
