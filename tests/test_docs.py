@@ -29,11 +29,16 @@ def _spans(document: Path) -> list[str]:
     return re.findall(r"`([^`\n]+)`", without_blocks)
 
 
-def _shown(document: Path) -> list[list[str]]:
-    """Returns the words of every command shown, in blocks and in running text."""
+def _commands(document: Path) -> list[str]:
+    """Returns every command shown, in blocks and in running text."""
     lines = [line for block in _blocks(document, "sh") for line in block.replace("\\\n", " ").splitlines()]
     parts = [part for line in [*lines, *_spans(document)] for part in line.split("&&")]
-    words = [shlex.split(part, comments=True) for part in parts if re.match(r"\s*(\S*/)?(graftline|make) ", part)]
+    return [part for part in parts if re.match(r"\s*(\S*/)?(graftline|make) ", part)]
+
+
+def _shown(document: Path) -> list[list[str]]:
+    """Returns the words of every command shown."""
+    words = [shlex.split(command, comments=True) for command in _commands(document)]
     return [[Path(first).name, *rest] for first, *rest in words]
 
 
@@ -61,6 +66,14 @@ def test_every_graftline_command_parses(document: str, words: list[str]) -> None
     function = cli.load(command)
     if arguments and "--help" not in arguments:  # alone, a command is only spoken of
         cli.parse(command, function, arguments)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_no_semicolon_ends_a_command(document: Path) -> None:
+    """A list such as `[1;2]` needs quotes: a shell takes what comes after its first semicolon for another command."""
+    for command in _commands(document):
+        tokens = shlex.shlex(command, posix=True, punctuation_chars=";")
+        assert not any(set(token) == {";"} for token in tokens), command
 
 
 def test_readme_shows_every_step_and_the_everyday_commands() -> None:

@@ -61,7 +61,8 @@ def _show_catalog() -> None:
     kinds = {name: source.kind for name, source in weights_at_hand(row.name for row in rows).items()}
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, highlight=False)
     console.print(_table(rows, kinds))
-    console.print("Weights that are not at hand come from the hub. Any other timm name works, too.", style="dim")
+    others = "Any other timm name that ends in one linear layer works, too."
+    console.print(f"Weights that are not at hand come from the hub. {others}", style="dim")
 
 
 def _table(rows: list["Backbone"], kinds: dict[str, str]) -> "Table":
