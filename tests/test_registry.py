@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,13 +12,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from registry_inputs import make_bundle, make_dataset, make_evaluation, make_model, threshold
 
-from graftline.errors import GraftlineError
+from graftline.errors import GraftlineError, StoreError
 from graftline.files import sha256_file
 from graftline.orchestration.commands import history, rollback
 from graftline.records import EdgeBundle, Registration, TrainedModel, read_record
 from graftline.registry.address import full_address
 from graftline.registry.bundles import download_bundle
-from graftline.registry.client import open_registry
+from graftline.registry.client import OtherStoreError, open_registry
+from graftline.registry.comparison import judge
 from graftline.registry.promotions import Promotion, read_promotions
 from graftline.registry.versions import champion
 from graftline.steps.fetch_champion import fetch_champion
@@ -206,23 +208,28 @@ class Interrupted(BaseException):
     pass
 
 
-@pytest.mark.parametrize("at", ["set_registered_model_alias", "log", "outcome"])
-def test_whenever_it_was_interrupted_the_same_decision_is_told(
-    place: Path, monkeypatch: pytest.MonkeyPatch, at: str
-) -> None:
-    register(place, "first", WORSE)
-    targets = {
-        "set_registered_model_alias": "mlflow.MlflowClient.set_registered_model_alias",
-        "log": "graftline.registry.register.log_promotion",
-        "outcome": "graftline.registry.register.write_outcome",
-    }
+ALIAS, LOG, OUTCOME = (
+    "mlflow.MlflowClient.set_registered_model_alias",
+    "graftline.registry.register.log_promotion",
+    "graftline.registry.register.write_outcome",
+)
+
+
+def interrupt_at(target: str, place: Path, title: str, wrong: int = 0) -> None:
+    """Registers a bundle up to the call of `target`."""
 
     def interrupt(*arguments: object, **options: object) -> None:
         raise Interrupted
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(targets[at], interrupt)
-        register(place, "second")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(target, interrupt)
+        register(place, title, wrong)
+
+
+@pytest.mark.parametrize("at", [ALIAS, LOG, OUTCOME])
+def test_whenever_it_was_interrupted_the_same_decision_is_told(place: Path, at: str) -> None:
+    register(place, "first", WORSE)
+    interrupt_at(at, place, "second")
     record = register(place, "second")
     assert (record.version, record.alias, record.champion_before) == ("2", "champion", "1")
     assert record.difference is not None and "right on 6 more" in record.reason
@@ -230,35 +237,70 @@ def test_whenever_it_was_interrupted_the_same_decision_is_told(
     assert log(place)[-1].why == record.reason
 
 
-def test_another_champion_meanwhile_is_compared_anew(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_champion_meanwhile_is_compared_anew(place: Path) -> None:
     register(place, "first", WORSE)
-
-    def interrupt(*arguments: object, **options: object) -> None:
-        raise Interrupted
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr("graftline.registry.register.write_outcome", interrupt)
-        register(place, "second", 1)
-    assert register(place, "third").champion_before == "2"
+    interrupt_at(ALIAS, place, "second", 1)
+    assert register(place, "third").champion_before == "1"
     late = register(place, "second", 1)
     assert (late.version, late.alias, late.champion_before) == ("2", "challenger", "3")
     assert present_champion(place) == "3"
 
 
-def test_one_that_was_made_champion_by_hand_before_it_was_compared_says_so(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("at", [LOG, OUTCOME])
+def test_finishing_a_registration_does_not_undo_a_rollback(place: Path, at: str) -> None:
     register(place, "first", WORSE)
+    interrupt_at(at, place, "second")
+    rollback()
+    entries = log(place)
+    record = register(place, "second")
+    assert (record.version, record.champion_before) == ("2", "1")
+    assert present_champion(place) == "1"
+    assert log(place) == entries, "nothing was decided anew"
+    assert "registration" in client(place).get_model_version("graftline", "2").tags
 
-    def interrupt(*arguments: object, **options: object) -> None:
-        raise Interrupted
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr("graftline.registry.register.judge", interrupt)
-        register(place, "second")
+def test_finishing_a_registration_does_not_take_the_place_of_its_successor(place: Path) -> None:
+    register(place, "first", WORSE)
+    interrupt_at(OUTCOME, place, "second")
+    assert register(place, "third").champion_before == "2", "as good: the newer one wins the tie"
+    register(place, "second")
+    assert present_champion(place) == "3"
+
+
+def test_what_another_machine_decided_meanwhile_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(place, "first", WORSE)
+    theirs: list[Registration] = []
+
+    def judge_after_the_other(*arguments: object) -> object:
+        if not theirs:
+            with monkeypatch.context() as patch:
+                patch.setattr("graftline.registry.register.judge", judge)
+                patch.setenv("GRAFTLINE_WORKSPACE", str(place / "other machine"))
+                patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'work' / 'mlflow.db'}")
+                folders = [place / name for name in ("dataset", "second-bundle", "second-evaluation", "theirs")]
+                theirs.append(register_model(*folders))
+        return judge(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graftline.registry.register.judge", judge_after_the_other)
+        ours = register(place, "second")
+    assert theirs == [ours]
+    assert "right on 6 more" in ours.reason
+    assert [(e.event, e.version, e.before) for e in log(place)] == [("promoted", "1", ""), ("promoted", "2", "1")]
+    assert register(place, "second") == ours, "that is what the version says too"
+
+
+@pytest.mark.parametrize(("at", "wrong"), [("graftline.registry.register.judge", 0), (ALIAS, WORSE + 1)])
+def test_one_that_was_made_champion_by_hand_stays_it(place: Path, at: str, wrong: int) -> None:
+    register(place, "first", WORSE)
+    interrupt_at(at, place, "second", wrong)
     rollback(to="2")
-    assert "made so by hand" in register(place, "second").reason
+    record = register(place, "second")
+    assert record.alias == "champion"
+    assert "made so by hand" in record.reason
     assert [(e.event, e.version) for e in log(place)] == [("promoted", "1"), ("restored", "2")]
+    assert client(place).get_registered_model("graftline").aliases.keys() == {"champion"}
+    assert present_champion(place) == "2"
 
 
 def test_other_classes_are_not_compared(place: Path) -> None:
@@ -417,6 +459,61 @@ def test_another_store_gets_its_own_experiment(place: Path, monkeypatch: pytest.
     assert list((place / "new store").rglob("bundle/model.onnx"))
 
 
+def move_files(place: Path, version: str, location: str) -> str:
+    """Makes the files of a version lie elsewhere, as after a move to another store."""
+    run = client(place).get_model_version("graftline", version).run_id
+    with sqlite3.connect(place / "work" / "mlflow.db") as database:
+        database.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (f"{location}/{run}/artifacts", run))
+    return f"{location}/{run}/artifacts"
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("s3://graftline/mlflow", "Unable to locate credentials"),
+        ("file:///nowhere/mlflow", "No such artifact: 'model.onnx'"),
+    ],
+)
+def test_a_champion_whose_files_are_out_of_reach_stays_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch, location: str, reason: str
+) -> None:
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(place / "no credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    register(place, "first", model=make_model(place / "model", place / "dataset", seed=len("first")))
+    files = move_files(place, "1", location)
+    record = register(place, "second")
+    assert (record.version, record.alias, record.champion_before, record.difference) == ("2", "challenger", "1", None)
+    assert record.reason == (
+        f"it cannot be compared with champion version 1: the files in {files}, outside the present store "
+        f"{place / 'the store'}, cannot be read ({reason}): give access to that address, or copy them to it; "
+        "to make it the champion by hand: `graftline rollback --to 2 --name graftline`"
+    )
+    assert log(place)[-1].why == record.reason
+    with pytest.raises(OtherStoreError, match=location):
+        fetch_champion(place / "fetched")
+
+
+def test_files_missing_in_the_present_store_stop_the_registration(place: Path) -> None:
+    register(place, "first")
+    file = next((place / "the store").rglob("bundle/model.onnx"))
+    file.rename(place / "model.onnx")
+    with pytest.raises(StoreError) as told:
+        register(place, "second")
+    assert str(told.value) == f"{file.as_uri()} cannot be read: No such artifact: 'model.onnx'"
+    assert client(place).get_registered_model("graftline").aliases.keys() == {"champion"}
+    (place / "model.onnx").rename(file)
+    assert register(place, "second").alias == "champion"
+
+
+def test_a_profile_that_is_not_there_is_none_of_a_folder_stores_business(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert register(place, "first").alias == "champion"
+
+
 def test_two_at_once_leave_one_champion(place: Path) -> None:
     titles = {"a": WORSE, "bb": 0, "ccc": 3}
     for title, wrong in titles.items():
@@ -543,3 +640,31 @@ def test_artifacts_go_to_the_embedded_s3_store(place: Path, monkeypatch: pytest.
         assert version is not None
         assert store.exists(f"mlflow/{version.run_id}/artifacts/evaluation/report.html")
         assert download_bundle(registry, "graftline", "champion", place / "back").sha256 == version.bundle
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_not_in_the_present_s3_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRAFTLINE_STORE")
+    register(place, "first")
+    files = move_files(place, "1", "s3://elsewhere/mlflow")
+    record = register(place, "second")
+    assert record.alias == "challenger"
+    assert f"the files in {files}, outside the present store s3://graftline, cannot be read (" in record.reason
+    assert "bucket does not exist" in record.reason
+    move_files(place, "1", "s3://graftline/mlflow/gone")
+    with pytest.raises(StoreError, match=r"s3://graftline/mlflow/gone/\S+/bundle/model\.onnx cannot be read: .*404"):
+        register(place, "another")
+
+
+@pytest.mark.slow
+def test_moving_from_the_embedded_store_to_a_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with monkeypatch.context() as patch:
+        patch.delenv("GRAFTLINE_STORE")
+        register(place, "first")
+    record = register(place, "second")
+    assert (record.alias, record.champion_before) == ("challenger", "1")
+    assert (
+        f"the files in s3://graftline/mlflow/{client(place).get_model_version('graftline', '1').run_id}"
+        in record.reason
+    )

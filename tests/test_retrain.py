@@ -22,6 +22,7 @@ from graftline.errors import DataError, GraftlineError
 from graftline.orchestration.commands import history, rollback
 from graftline.orchestration.retrain import Retraining, retrain
 from graftline.records import Change, Registration, TrainedModel, TransferPlans, read_record
+from graftline.registry.comparison import Verdict
 from graftline.registry.drift import compare_answers
 from graftline.storage import connect_store
 
@@ -159,6 +160,25 @@ def test_a_registration_that_was_interrupted_is_no_reason_to_stop(place: Path, m
     folders = [place / f"upside-down-{kind}" for kind in ("bundle", "evaluation", "registration")]
     assert register_model(place / "grown", *folders).version == "2"
     assert not change(place).retrain
+
+
+def test_what_was_rolled_back_is_not_trained_again_though_its_registration_was_interrupted(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(place / "images" / "dark" / "new.png", 1)
+    version(str(place / "images"), place / "grown", validation_fraction=0.2, test_fraction=0.2)
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise GraftlineError("the registry went away")
+
+    with monkeypatch.context() as patch, pytest.raises(GraftlineError, match="went away"):
+        patch.setattr("graftline.registry.register.judge", lambda *_: Verdict("champion", "it is better", "1"))
+        patch.setattr("graftline.registry.register.log_promotion", fail)
+        register(place, "second", dataset="grown")
+    rollback()
+    found = change(place)
+    assert (found.retrain, found.champion) == (False, "1")
+    assert "version 2 was trained on exactly these images already and is not the champion" in found.reason
 
 
 def test_drift_of_production_images_is_told_but_the_same_images_are_not_trained_again(place: Path) -> None:

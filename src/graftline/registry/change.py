@@ -9,6 +9,7 @@ from graftline.data.versions import read_contents
 from graftline.records import Change, Drift
 from graftline.registry.client import Registry
 from graftline.registry.drift import measure_drift
+from graftline.registry.promotions import past_champions
 from graftline.registry.versions import RegisteredVersion, champion, newest_version
 
 
@@ -79,7 +80,7 @@ def _trained_on(
     registry: Registry, name: str, pictures: Sequence[Picture], data_registry: str
 ) -> RegisteredVersion | None:
     """Returns the newest version if it was trained on exactly these images; None if it was not."""
-    newest = newest_version(registry, name)
+    newest = newest_version(registry, name, past_champions(registry, name))
     if newest and not compare(pictures, read_contents(newest.tags["data_version"], data_registry)):
         return newest
     return None

@@ -10,12 +10,14 @@ from urllib.parse import urlsplit
 
 import boto3
 import sqlalchemy
+from botocore.exceptions import ProfileNotFound
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy.exc import SQLAlchemyError
 
-from graftline.errors import RegistryError
+from graftline.errors import RegistryError, StoreError
 from graftline.progress import say
 from graftline.registry.address import full_address
 from graftline.storage import Store
@@ -27,6 +29,10 @@ from graftline.workspace import workspace
 DATABASE = "mlflow.db"
 _PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "PGCONNECT_TIMEOUT": "10"}
 _FAILURES = (MlflowException, SQLAlchemyError)
+
+
+class OtherStoreError(StoreError):
+    """The files of a run lie in another store than the present one, and cannot be read from here."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,20 @@ class Registry:
         """Copies a file or folder of a run's artifacts into an existing folder and returns where it is.
 
         Raises:
+            OtherStoreError: It lies in another store than the present one, and cannot be read.
             StoreError: It is not there, or the store refuses or does not answer.
         """
-        with clear_errors(self.artifacts):
-            return Path(self.client.download_artifacts(run_id, path, str(folder)))
+        location = self.client.get_run(run_id).info.artifact_uri
+        try:
+            with clear_errors(location), _clear_artifact_errors(f"{location}/{path}"):
+                return Path(download_artifacts(artifact_uri=f"{location}/{path}", dst_path=str(folder)))
+        except StoreError as error:
+            if location.startswith(f"{self.artifacts}/"):
+                raise
+            raise OtherStoreError(
+                f"the files in {location}, outside the present store {self.store.url}, cannot be read "
+                f"({_last_line(error.__cause__)}): give access to that address, or copy them to it"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -81,9 +97,15 @@ def open_registry(store: Store, tracking_uri: str = "") -> Iterator[Registry]:
     """
     uri = full_address(tracking_uri) or _workspace_database()
     shown = without_password(uri)
-    boto3.setup_default_session()  # MLflow uses the default one, which would keep the credentials of an earlier store
+    _forget_credentials()
     with _quiet(), _environment(_variables()), _plain_errors(shown):
         yield Registry(_connect(uri, shown), store, shown)
+
+
+def _forget_credentials() -> None:
+    """Renews boto3's default session, which MLflow uses: it would keep the credentials of an earlier store."""
+    with contextlib.suppress(ProfileNotFound):  # a store in a folder needs no profile, one in S3 has said so before
+        boto3.setup_default_session()
 
 
 def _workspace_database() -> str:
@@ -151,6 +173,19 @@ def _plain_errors(shown: str) -> Iterator[None]:
         yield
     except _FAILURES as error:
         raise RegistryError(f"the MLflow registry at {shown} or its artifact store failed: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _clear_artifact_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        raise StoreError(f"{url} cannot be read: {_last_line(error)}") from error
+
+
+def _last_line(error: BaseException | None) -> str:
+    """Returns the reason in an error about files: MLflow tells first, in lines of their own, which ones it wanted."""
+    return str(error).strip().rpartition("\n")[2]
 
 
 def _reason(error: BaseException) -> str:

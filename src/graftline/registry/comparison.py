@@ -21,7 +21,7 @@ from graftline.progress import track
 from graftline.records import DataVersion, Interval, read_record
 from graftline.registry.bundles import download_shipped
 from graftline.registry.candidate import Candidate
-from graftline.registry.client import Registry
+from graftline.registry.client import OtherStoreError, Registry
 from graftline.registry.versions import RegisteredVersion
 
 Promote = Literal["not_worse", "better"]
@@ -84,7 +84,7 @@ def _judge(
         return Verdict("champion", "it is the first: the registry had no champion to compare it with")
     before = champion.version
     if before == version.version:
-        return Verdict("champion", "it is the champion already: made so by hand before it was compared")
+        return Verdict("champion", "it is the champion already: made so by hand before its registration was finished")
     if not champion.bundle:
         reason = f"champion version {before} was not registered by graftline, so its answers cannot be compared"
         return Verdict("challenger", reason, before)
@@ -93,7 +93,10 @@ def _judge(
         reason = f"its classes ({new}) are not those of champion version {before} ({old}), so they cannot be compared"
         return Verdict("challenger", reason, before)
     with tempfile.TemporaryDirectory() as temporary:
-        old_file = download_shipped(registry, champion, Path(temporary))
+        try:
+            old_file = download_shipped(registry, champion, Path(temporary))
+        except OtherStoreError as error:
+            return Verdict("challenger", f"it cannot be compared with champion version {before}: {error}", before)
         new_right, old_right = right_answers(dataset, [candidate.shipped, old_file])
     return verdict(new_right, old_right, champion, promote, _leak(dataset, candidate, champion))
 

@@ -92,6 +92,11 @@ def read_promotions(registry: Registry, name: str) -> list[Promotion]:
             return [_entry(run) for run in runs if "event" in run.data.params]
 
 
+def past_champions(registry: Registry, name: str) -> set[str]:
+    """Returns the versions of a model that are or were champion, as far as the log shows; '' stands for none."""
+    return {version for entry in read_promotions(registry, name) for version in (entry.before, entry.champion)}
+
+
 def _entry(run: Run) -> Promotion:
     optional = {"before": "", "run": ""}  # MLflow keeps no empty parameters on every backend
     return Promotion(**{**optional, **run.data.params}, when=_moment(run.info.start_time))

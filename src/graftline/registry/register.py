@@ -8,13 +8,14 @@ from graftline.records import Registration
 from graftline.registry.candidate import Candidate
 from graftline.registry.client import Registry
 from graftline.registry.comparison import Promote, judge
-from graftline.registry.promotions import REGISTERING, Event, log_promotion, read_promotions
+from graftline.registry.promotions import REGISTERING, Event, log_promotion, past_champions, read_promotions
 from graftline.registry.versions import (
     CHAMPION,
     RegisteredVersion,
     champion,
     create_version,
     find_bundle,
+    find_version,
     write_decision,
     write_outcome,
 )
@@ -62,8 +63,16 @@ def _decide(
     The decision is written down before anything is moved, so that one that goes on later tells the same.
     """
     present = champion(registry, version.name)
-    outcome = version.decision
-    if not outcome or (present.version if present else "") not in (outcome.champion_before, outcome.version):
+    # Read after the champion: another machine that has made it champion wrote its decision down before.
+    version = find_version(registry, version.name, version.version) or version
+    holder, outcome = present.version if present else "", version.decision
+    if outcome and _was_replaced(registry, outcome, holder):
+        say(
+            f"{version.name} version {version.version} was champion already, version {holder} is now: no alias is moved"
+        )
+        write_outcome(registry, version, outcome)
+        return outcome
+    if not outcome or not _still_fits(outcome, holder):
         outcome = _judged(registry, dataset, candidate, version, present, promote)
         if champion(registry, version.name) != present:  # another machine has moved it meanwhile
             return _decide(registry, dataset, candidate, version, promote)
@@ -72,6 +81,17 @@ def _decide(
     _log(registry, outcome)
     write_outcome(registry, version, outcome)
     return outcome
+
+
+def _was_replaced(registry: Registry, decision: Registration, holder: str) -> bool:
+    """Whether the version became champion and another, a restored or a later one, took its place since."""
+    return holder not in ("", decision.version) and decision.version in past_champions(registry, decision.name)
+
+
+def _still_fits(decision: Registration, holder: str) -> bool:
+    """Whether the champion is the one that the decision was about, or the one that it made."""
+    made = decision.version if decision.alias == CHAMPION else decision.champion_before
+    return holder in (decision.champion_before, made)
 
 
 def _judged(

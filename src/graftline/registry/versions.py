@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,10 +161,17 @@ def write_outcome(registry: Registry, version: RegisteredVersion, outcome: Regis
     registry.client.set_model_version_tag(version.name, version.version, _OUTCOME, outcome.model_dump_json())
 
 
-def newest_version(registry: Registry, name: str) -> RegisteredVersion | None:
-    """Returns the newest version that graftline registered to the end, None when there is none."""
+def newest_version(registry: Registry, name: str, champions: Collection[str]) -> RegisteredVersion | None:
+    """Returns the newest version that graftline registered to the end, None when there is none.
+
+    Args:
+        registry: An open registry.
+        name: Registered model's name.
+        champions: Versions that were champion: their registration came to that, also if it could not write it down.
+    """
     found = map(_version, registry.client.search_model_versions(f"name = '{name}'"))
-    return max((one for one in found if one.outcome), key=lambda version: int(version.version), default=None)
+    done = (one for one in found if one.outcome or (one.bundle and one.version in champions))
+    return max(done, key=lambda version: int(version.version), default=None)
 
 
 def _ensure_model(registry: Registry, name: str) -> None:
