@@ -100,10 +100,13 @@ def test_a_killed_run_ends_with_the_weights_of_a_whole_one(
     assert training.finish("killed") == whole
 
 
-def test_a_terminated_run_saves_between_steps_and_ends_alike(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 1)])
+def test_a_terminated_run_saves_between_steps_and_ends_alike(
+    number: signal.Signals, code: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     training = _make(request, tmp_path, "fine_tuning", batch_size=2)
     whole = training.finish("whole")
-    assert training.stop_at("stopped", 2, signal.SIGTERM, delay=0.1) == 128 + signal.SIGTERM
+    assert training.stop_at("stopped", 2, number, delay=0.1) == code
     saved = sorted(path.stem for path in (tmp_path / "stopped-saved").rglob("*.pt"))
     assert not saved[-1].endswith("-000000"), "saved in the middle of an epoch"
     assert training.finish("stopped") == whole

@@ -102,6 +102,8 @@ def test_epochs_and_stages_fit_each_other_and_the_strategy(plan: TransferPlan) -
     assert change_plan(gradual, "stage_epochs=[2;3]").epochs == 5
     assert change_plan(gradual, epochs=9).stage_epochs == [2, 2, 5]
     assert [change_plan(gradual, epochs=few).stage_epochs for few in (3, 2, 1)] == [[1, 1, 1], [0, 1, 1], [0, 0, 1]]
+    assert change_plan(gradual, "epochs=0").stage_epochs == [0, 0, 0]
+    assert change_plan(plan, "epochs=0").stage_epochs == []
     assert change_plan(gradual, "stage_epochs=[2;3]", epochs=9).epochs == 5
     extraction = plan.model_copy(update={"strategy": "feature_extraction", "epochs": 0})
     assert change_plan(extraction, "epochs=3,stage_epochs=[1;2]") == extraction

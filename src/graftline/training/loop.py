@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from graftline.training.guards import (
     watch_validation_size,
 )
 from graftline.training.images import Images
-from graftline.training.interruption import PREEMPTED, Termination, caught_termination
+from graftline.training.interruption import Termination, caught_termination
 from graftline.training.sampling import image_weights, make_batches
 from graftline.training.schedules import is_on_plateau, schedule_factor
 from graftline.training.stepper import Stepper
@@ -141,6 +141,7 @@ class Trainer:
             GraftlineError: The loss rises or is no number however low the rate.
             FrozenMovedError: Something frozen changed.
             SystemExit: The process was asked to end (SIGTERM); a checkpoint is written.
+            KeyboardInterrupt: The same by Ctrl-C.
         """
         state = from_main(self._accelerator, self._checkpoints.latest)
         if state is not None and state["progress"]["origin"] != self._progress.origin:
@@ -185,7 +186,7 @@ class Trainer:
                 self._progress.epoch = last
             self._save()
             if self._agreed(termination.asked)[0]:
-                self._end_early()
+                self._end_early(termination)
 
     def _run_epoch(self, stage: Stage, first: int, freezer: Freezer, termination: Termination) -> dict[str, float]:
         """Trains to the end of the present epoch and measures it."""
@@ -205,7 +206,7 @@ class Trainer:
                 self._look()
                 self._save()
                 if asked:
-                    self._end_early()
+                    self._end_early(termination)
         self._look()
         images = sum(map(len, batches[start:]))
         seconds = time.perf_counter() - started
@@ -217,9 +218,9 @@ class Trainer:
         speed = {"seconds": seconds, "images_per_second": images / seconds}
         return {"train_loss": mean, **measured, "learning_rate": progress.rates[-1], **speed}
 
-    def _end_early(self) -> None:
+    def _end_early(self, termination: Termination) -> NoReturn:
         say(f"asked to end: saved after epoch {self._progress.epoch}, step {self._progress.step}")
-        raise SystemExit(PREEMPTED)
+        termination.end()
 
     def _look(self) -> None:
         """Reads the losses of the last steps; not at every step, as reading waits for a GPU."""

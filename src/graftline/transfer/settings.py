@@ -109,7 +109,9 @@ def _value(text: str) -> Any:
 
 def _share_out(epochs: int, stages: list[int]) -> list[int]:
     """Spreads epochs over the stages in proportion, at least one each; too few leave out the first stages."""
-    shared = [max(1, round(epochs * stage / sum(stages))) for stage in stages]
-    while sum(shared[:-1]) >= epochs:
+    if not stages:
+        return []
+    shared = [max(1, round(epochs * stage / sum(stages))) for stage in stages[:-1]]
+    while sum(shared) >= max(1, epochs):
         shared[next(place for place, share in enumerate(shared) if share)] -= 1
-    return [*shared[:-1], epochs - sum(shared[:-1])] if stages else []
+    return [*shared, epochs - sum(shared)]
