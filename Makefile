@@ -19,7 +19,9 @@ NODE_IMAGE ?=
 TORCH_INDEX ?=
 TORCH ?=
 BUILD_FLAGS ?=
-IMAGE ?= graftline:$(VERSION)-$(firstword $(TARGETS))
+# The first that the engine has: `make images TARGETS=cpu` may have built another than is built without TARGETS.
+IMAGE ?= $(firstword $(shell for target in $(TARGETS) cpu cuda; do image="graftline:$(VERSION)-$$target"; \
+	$(CONTAINERS) image inspect "$$image" >/dev/null 2>&1 && echo "$$image"; done) graftline:$(VERSION)-$(firstword $(TARGETS)))
 BUILD_ARGUMENTS = VERSION COMMIT $(foreach name,BASE_IMAGE NODE_IMAGE TORCH_INDEX TORCH,$(if $($(name)),$(name)))
 
 help: ## what can be made

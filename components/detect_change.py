@@ -42,7 +42,7 @@ def detect_change(
         tracking_uri=tracking_uri,
     )
     change.metadata.update(retrain=record.retrain, reason=record.reason)
-    Path(champion_data).write_text(",".join([record.data_version, *record.learned_before]))
-    Path(champion_version).write_text(record.champion)
-    Path(champion_model).write_text(record.champion_model)
+    Path(champion_data).write_text(",".join([record.data_version, *record.learned_before]), encoding="utf-8")
+    Path(champion_version).write_text(record.champion, encoding="utf-8")
+    Path(champion_model).write_text(record.champion_model, encoding="utf-8")
     return record.retrain

@@ -2,13 +2,16 @@
 
 import inspect
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import graftline
 from graftline import __version__, cli
+from graftline.errors import GraftlineError
 from graftline.orchestration.help import parameters, spelt
 
 EVERY = [name for group in cli.COMMANDS.values() for name in group]
@@ -136,12 +139,63 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "--version") == (0, f"graftline {__version__}\n", "")
 
 
-def test_a_reader_that_stops_early_is_no_error() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_stops_early_is_no_error(unbuffered: str) -> None:
     read, write = os.pipe()
     os.close(read)
-    result = subprocess.run([PROGRAM, "--help"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    result = subprocess.run(
+        [PROGRAM, "--help"], env=environment, stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
     os.close(write)
-    assert "Traceback" not in result.stderr
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run([PROGRAM, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "graftline: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "photos"],
+        ["retrain", "photos"],
+        ["submit", "photos"],
+        ["schedule", "create", "nightly", "photos"],
+        ["register_model", "data", "bundle", "evaluation", "out"],
+        ["history"],
+    ],
+)
+@pytest.mark.parametrize(
+    "address", ["https://bob:top@secret@host", "https://topsecret@host", "mysql://bob:topsecret@db"]
+)
+def test_no_command_takes_a_password_that_others_can_read(
+    words: list[str], address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(capsys, *words, "--tracking-uri", address)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "MLFLOW_TRACKING_URI in the environment" in err
+    assert "secret" not in err
+
+
+def test_a_step_takes_texts_for_its_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRAFTLINE_STORE", "store")
+    for step in graftline.__all__:
+        function = getattr(graftline, step)
+        paths = {Path: "nowhere", list[Path]: ["nowhere"], str: "nowhere"}
+        given = {n: paths[p.annotation] for n, p in parameters(function).items() if p.default is p.empty}
+        given |= {n: "nowhere" for n, p in parameters(function).items() if p.annotation == Path | None}
+        with pytest.raises(GraftlineError, match="nowhere"):
+            function(**given, **({"tracking_uri": "nowhere://"} if step == "fetch_champion" else {}))
+        with pytest.raises(GraftlineError, match="give a folder below it"):
+            function(**given | {"out": "."})
+        with pytest.raises(TypeError, match="colour"):
+            function(**given, colour="red")
+        assert pickle.loads(pickle.dumps(function)) is function
 
 
 def test_a_step_shows_its_record_and_where_it_lies(

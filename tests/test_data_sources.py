@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from graftline.data.layouts import Source
-from graftline.data.sources import open_source, source_fingerprint
+from graftline.data.parallel import map_threads
+from graftline.data.sources import absolute, find_images, open_source, source_fingerprint
 from graftline.errors import DataError
 
 
@@ -63,6 +67,27 @@ def test_split_folders(tmp_path: Path, validation: str) -> None:
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     touch(tmp_path, "train/1.png", "bus/1.png")
     assert [label for _, label, _ in told(tmp_path)] == ["bus", "train"]
+
+
+def test_the_workspace_in_the_folder_of_the_images_is_none_of_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "cat/1.png", "dog/2.png", "graftline-work/cache/3.png", "graftline-work/runs/a/bundle/4.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GRAFTLINE_WORKSPACE")
+    before = source_fingerprint(".")
+    for source in (".", tmp_path):
+        assert [label for _, label, _ in told(source)] == ["cat", "dog"]
+    assert list(find_images(".")) == ["./cat/1.png", "./dog/2.png"]
+    touch(tmp_path, "graftline-work/runs/b/bundle/5.png")
+    assert source_fingerprint(".") == before
+    monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "elsewhere"))
+    refused(tmp_path, "lies too deep")
+
+
+def test_what_lies_beside_split_folders_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "train/cat/1.png", "Test/dog/2.png", "extras/3.png", "notes/raw/4.png")
+    refused(tmp_path, "has the split folders Test, train and, beside them, extras, notes: move what is no split")
 
 
 MANIFEST = "Path,label,split,domain,group\nb.png,cat,TRAIN,paris,g1\n sub/a.png , 3 ,val,,\n"
@@ -123,6 +148,18 @@ def test_damaged_archives_are_told_in_one_line(tmp_path: Path, form: str) -> Non
     content[len(content) // 2] ^= 255
     archive.write_bytes(content[: len(content) // 2] if form == "tar" else content)
     refused(archive, "cannot be unpacked")
+
+
+def test_what_was_appended_to_an_archive_is_left_alone_but_it_must_be_whole(tmp_path: Path) -> None:
+    touch(tmp_path / "pets", "cat/1.png", "dog/2.png")
+    (tmp_path / "pets" / "cat" / "1.png").write_bytes(os.urandom(50_000))
+    archive = Path(shutil.make_archive(str(tmp_path / "in"), "gztar", tmp_path / "pets"))
+    whole = archive.read_bytes()
+    archive.write_bytes(whole + b"signature")
+    assert [name for name, _, _ in told(archive)] == ["cat/1.png", "dog/2.png"]
+    for damaged in (whole[:-8] + b"\0" * 8, whole[:-4], whole[: len(whole) // 2]):
+        archive.write_bytes(damaged)
+        refused(archive, "cannot be unpacked")
 
 
 def test_an_archive_that_points_outside_is_refused(tmp_path: Path) -> None:
@@ -212,3 +249,57 @@ def test_fingerprint_of_a_manifest_covers_its_rows_and_its_images(tmp_path: Path
     assert len({before, there, source_fingerprint(str(manifest))}) == 3
     with pytest.raises(DataError, match="does not exist"):
         source_fingerprint(str(tmp_path / "nowhere"))
+
+
+def test_a_home_that_is_nobodys_is_a_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused("~no-such-user/photos", "'~no-such-user/photos' does not exist")
+    with pytest.raises(DataError, match="~no-such-user/photos does not exist"):
+        find_images("~no-such-user/photos")
+    monkeypatch.setenv("HOME", str(touch(tmp_path, "pets/cat/1.png")))
+    assert absolute("~/pets") == str(tmp_path / "pets")
+    assert told("~/pets") == [("cat/1.png", "cat", "")]
+
+
+class Stream:
+    """Items, and how many were taken from it."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for number in range(1000):
+            self.taken += 1
+            yield number
+
+
+def test_a_stream_is_taken_a_few_items_ahead_however_many_processors_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few, many = Stream(), Stream()
+    assert next(map_threads(abs, few, workers=2)) == 0
+    monkeypatch.setattr("graftline.data.parallel.cpu_count", lambda: 64)
+    assert next(map_threads(abs, many)) == 0
+    assert (few.taken, many.taken) == (4, 10)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="bound to processors on Linux only")
+def test_only_processors_that_the_process_may_use_count() -> None:
+    running, peak, guard = 0, 0, threading.Lock()
+
+    def work(number: int) -> int:
+        nonlocal running, peak
+        with guard:
+            running += 1
+            peak = max(peak, running)
+        time.sleep(0.01)
+        with guard:
+            running -= 1
+        return number
+
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert list(map_threads(work, range(5))) == list(range(5))
+    finally:
+        os.sched_setaffinity(0, before)
+    assert peak == 1

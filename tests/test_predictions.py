@@ -2,7 +2,10 @@
 
 import csv
 import io
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from registry_inputs import classifier, make_bundle, make_dataset, threshold
 
 from graftline.data.dataset import iter_images, open_split
 
+PROGRAM = Path(sys.executable).parent / "graftline"
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -63,6 +67,29 @@ def test_what_cannot_be_read_is_named_and_the_rest_answered(place: Path, call: C
     code, out, err = call("predict", place / "bundle", place / "images" / "0.jpg", "--out", kept)
     assert (code, out, kept.read_text()) == (1, "", "earlier")
     assert "none of the 1 images can be read" in err
+
+
+def test_the_workspace_in_the_current_folder_is_not_asked_about(
+    place: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place / "images")
+    monkeypatch.delenv("GRAFTLINE_WORKSPACE")
+    shutil.copytree("dark", "graftline-work/runs/1/bundle")
+    code, out, err = call("predict", place / "bundle", ".")
+    assert (code, err, len(out.splitlines())) == (0, "", 25)
+    assert "graftline-work" not in out
+
+
+def test_a_reader_that_has_seen_enough_hears_no_more_than_what_went_wrong(place: Path) -> None:
+    (place / "images" / "0.jpg").write_bytes(b"")
+    read, write = os.pipe()
+    os.close(read)
+    command = [PROGRAM, "predict", place / "bundle", place / "images"]
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, env=environment, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.returncode == 1
+    assert done.stderr.startswith("graftline: 1 of 25 images cannot be read") and done.stderr.count("\n") == 1
 
 
 def test_a_bundle_whose_file_was_changed_does_not_answer(place: Path, call: Call) -> None:

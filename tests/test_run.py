@@ -4,10 +4,12 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,19 @@ import pytest
 from PIL import Image
 
 from graftline.errors import GraftlineError
+from graftline.files import output_folder
 from graftline.orchestration import STEPS
 from graftline.orchestration.board import Board, clock, plain_line
 from graftline.orchestration.code_version import code_version
-from graftline.orchestration.local import run
+from graftline.orchestration.local import in_workspace, run
 from graftline.orchestration.memory import tree_bytes
 from graftline.orchestration.summary import Summary
-from graftline.orchestration.table import show_summary, size
+from graftline.orchestration.table import show_summary, show_tree, size
 from graftline.orchestration.worker import Log
 from graftline.records import EdgeBundle, read_record
+from graftline.workspace import cache_folder, workspace
 
+Call = Callable[..., tuple[int, str, str]]
 PROGRAM = Path(sys.executable).parent / "graftline"
 KEYS = [
     *("data_version", "backbone", "strategy", "test_accuracy", "test_accuracy_interval", "test_macro_f1"),
@@ -176,6 +181,86 @@ def test_code_version_follows_the_code(tmp_path: Path, monkeypatch: pytest.Monke
     assert code_version() == first, "an image of the code in an editable installation holds the same library"
     (package / "training" / "loop.py").write_text("rate = 1")
     assert code_version() != first
+
+
+# Mistakes that are told before anything begins
+
+
+@pytest.mark.parametrize("command", ["run", "retrain", "submit"])
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("name", "solar cells", "the model name 'solar cells' is not allowed"),
+        ("device", "mps", "--device takes auto, cpu, cuda, not 'mps'"),
+        ("epochs", "-1", "the setting epochs=-1 is not possible"),
+        ("batch-size", "-8", "the setting batch_size=-8 is not possible"),
+        ("image-size", "-64", "image_size is -64: give a positive number"),
+        ("settings", "dropuot=0.2", "did you mean dropout"),
+        ("settings", "dropout=2", "the setting dropout=2 is not possible"),
+    ],
+)
+def test_an_option_that_cannot_be_is_told_at_once(
+    command: str, option: str, value: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "work"))
+    code, out, err = call(command, pictures(tmp_path / "images", "a", "b"), f"--{option}={value}")
+    assert (code, out, err.count("\n")) == (2 if option == "device" else 1, "", 1)
+    assert says in err
+    assert not (tmp_path / "work").exists()
+
+
+def test_from_python_too(tmp_path: Path) -> None:
+    for options, says in (({"device": "mps"}, "device is 'mps'"), ({"tracking_uri": "https://me:it@host"}, "MLFLOW_")):
+        with pytest.raises(GraftlineError, match=says):
+            run(str(tmp_path), workspace=str(tmp_path / "work"), **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "work").exists()
+
+
+def test_settings_that_some_plan_takes_are_let_through(tmp_path: Path) -> None:
+    settings = "from_scratch=true,stage_epochs=[2;3],group_rates=[1e-5;1e-4],dropout=0.2"
+    with pytest.raises(GraftlineError, match="does not exist"):
+        run(str(tmp_path / "none"), name="solar-cells", settings=settings, epochs=3, device="cuda", image_size=96)
+
+
+@pytest.mark.parametrize("out", [".", "..", "inner/..", "/proc"])
+def test_a_folder_that_cannot_be_replaced_is_refused_before_the_work(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    with (
+        pytest.raises(GraftlineError, match=f"{re.escape(out)} itself .*: give a folder below it"),
+        output_folder(Path(out)),
+    ):
+        pytest.fail("the work has begun")
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_the_workspace_may_be_written_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with in_workspace("~/given"):
+        assert workspace() == tmp_path / "given"
+    monkeypatch.setenv("GRAFTLINE_WORKSPACE", "~/set")
+    monkeypatch.setenv("GRAFTLINE_CACHE", "~/cache")
+    assert (workspace(), cache_folder()) == (tmp_path / "set", tmp_path / "cache")
+
+
+def test_a_path_is_shown_with_its_brackets(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    show_tree("/home/[bold]/a.onnx", {"[red]": "[/x]", "data": {"path": "/home/[dim]/:cat:"}})
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("/home/[bold]/a.onnx", "[red]", "[/x]", "/home/[dim]/:cat:"))
+
+
+def test_make_test_images_takes_the_image_that_was_built(tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text('#!/bin/sh\n[ "$1" = info ] || case "$3" in *-cpu) exit 0;; *) exit 1;; esac\n')
+    (tmp_path / "docker").chmod(0o755)
+    root = Path(__file__).parents[1]
+    for words, wanted in (([], "-cpu"), (["TARGETS=cpu cuda"], "-cpu"), (["IMAGE=mine"], "mine")):
+        command = ["make", "--dry-run", "test-images", "TARGETS=cuda", *words]
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        done = subprocess.run(command, cwd=root, env={"PATH": path}, capture_output=True, text=True, check=True)
+        assert f'{wanted}" ' in done.stdout.splitlines()[-1]
 
 
 # Failing and stopping

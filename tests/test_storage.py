@@ -11,15 +11,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from graftline.errors import StoreError
-from graftline.storage import Store, connect_store
+from graftline.storage import Store, connect_store, embedded
+from graftline.storage.addresses import without_password
 from graftline.storage.locks import is_held
 
+DiskUsage = namedtuple("DiskUsage", "total used free")
 _AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_PROFILE")
 
 
@@ -89,6 +92,26 @@ def test_a_file_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         pass
 
 
+def test_a_home_that_is_nobodys_is_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRAFTLINE_STORE", "~no-such-user/store")
+    with connect_store() as store:
+        assert store.url == str(tmp_path / "~no-such-user" / "store")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://me:p@ss@host/x", "https://host/x"),
+        ("from https://a:b@host/x to postgresql://c@d:e@db/x", "from https://host/x to postgresql://db/x"),
+        ("https://host/mail@home", "https://host/mail@home"),
+        ("git@host:r.git", "git@host:r.git"),
+    ],
+)
+def test_nothing_of_a_password_is_shown(address: str, shown: str) -> None:
+    assert without_password(address) == shown
+
+
 def _message_of_connecting() -> str:
     with pytest.raises(StoreError) as caught, connect_store():
         pass
@@ -127,6 +150,14 @@ def test_missing_credentials_are_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("GRAFTLINE_STORE", "s3://bucket")
     assert _message_of_connecting().startswith("no credentials for the store s3://bucket")
+
+
+def test_an_unknown_profile_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobodys")
+    monkeypatch.setenv("GRAFTLINE_STORE", "s3://bucket")
+    message = _message_of_connecting()
+    assert message.startswith("no credentials for the store s3://bucket")
+    assert "nobodys" in message and "AWS_PROFILE" in message
 
 
 @pytest.mark.parametrize("endpoint", ["nonsense", "http://"])
@@ -282,6 +313,23 @@ def test_a_moved_server_still_starts_and_no_proxy_is_asked(tmp_path: Path, monke
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["a,b", "\U0001f600 caf\u00e9 [x]"])
+def test_a_folder_of_any_name_holds_a_server_whatever_profile_is_set(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobodys")
+    with connect_store(tmp_path / name / "store") as store:
+        assert "AWS_PROFILE" not in os.environ
+        _round_trip(store, tmp_path)
+        port = json.loads((tmp_path / name / "store" / "server.json").read_text())["filer"] + 10_000
+        security = tmp_path / name / "store" / "security"
+        assert (_grpc_answers(port, None), _grpc_answers(port, security)) == (False, True), "it is locked there, too"
+    assert os.environ["AWS_PROFILE"] == "nobodys"
+    assert {path.name for path in tmp_path.iterdir()} == {name, "source.bin", "new"}
+    assert any((tmp_path / name / "store" / "data").iterdir())
+
+
+@pytest.mark.slow
 def test_the_server_ends_after_an_exception_and_keeps_its_data(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
     with pytest.raises(KeyboardInterrupt), connect_store(tmp_path / "store") as store:
@@ -342,3 +390,28 @@ def test_a_server_that_cannot_start_is_one_line(tmp_path: Path) -> None:
         pass
     assert "\n" not in str(caught.value)
     assert not _is_running(tmp_path / "store")
+
+
+_SILENT = """#!/bin/sh
+echo started "$#" >> started
+echo "no room on volume" >&2
+exec sleep 60
+"""
+
+
+@pytest.mark.slow
+def test_a_server_that_never_answers_is_started_once_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "weed"
+    program.write_text(_SILENT)
+    program.chmod(0o755)
+    monkeypatch.setattr(embedded, "_program", lambda: str(program))
+    monkeypatch.setattr(embedded, "_START_SECONDS", 5.0)
+    monkeypatch.setattr(embedded, "disk_usage", lambda folder: DiskUsage(total=1000, used=995, free=5))
+    folder = tmp_path / "store"
+    with pytest.raises(StoreError) as caught, connect_store(folder):
+        pass
+    expected = "does not start (less than 1 % of its disk is free: make room): no room on volume (log: "
+    assert expected in str(caught.value)
+    assert len((folder / "started").read_text().splitlines()) == 1
+    assert not is_held(folder / "keeper.lock")
+    assert not _is_running(folder)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from graftline.data.versions import pull_version, record_version
 from graftline.errors import GraftlineError, StoreError
 from graftline.files import sha256_file
 from graftline.orchestration.local import run
-from graftline.records import DataVersion, FileEntry
+from graftline.records import DataVersion, FileEntry, read_record
 from graftline.storage import Store, connect_store
 
 
@@ -239,9 +240,43 @@ def test_an_address_with_credentials_is_refused_before_it_is_written_down(addres
     with pytest.raises(GraftlineError, match="must not hold credentials") as caught:
         _version(_dataset(tmp_path / "dataset"), address)
     assert "topsecret" not in str(caught.value)
+    assert "not even a user name" in str(caught.value)
     with pytest.raises(GraftlineError, match="must not hold credentials"):
         run(str(tmp_path), registry=address, workspace=str(tmp_path / "work"))
     assert not (tmp_path / "work").exists()
+
+
+def test_settings_of_the_users_hold_in_their_registry_and_not_in_the_workspaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    (hooks / "pre-commit").write_text("#!/bin/sh\necho run the linter first >&2\nexit 1\n")
+    (hooks / "pre-commit").chmod(0o755)
+    (tmp_path / "gitconfig").write_text(
+        f"[commit]\ngpgsign = true\n[tag]\ngpgsign = true\n[gpg]\nprogram = false\n[core]\nhooksPath = {hooks}\n"
+    )
+    dataset = _dataset(tmp_path / "dataset")
+    own = tmp_path / "own"
+    subprocess.run(["git", "init", "-q", "-b", "main", own], check=True)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    version = _version(dataset)
+    assert _git(tmp_path / "workspace" / "data-registry", "tag") == version
+    with pytest.raises(GraftlineError, match=r"git commit failed .*run the linter first"):
+        _version(dataset, str(own))
+
+
+def test_a_record_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    folder = _dataset(tmp_path / "dataset")
+    record = read_record(folder, DataVersion).model_copy(update={"classes": ["caf\u00e9", "\u732b"]})
+    record.write(folder)
+    code = (
+        "import sys; from pathlib import Path; from graftline.records import DataVersion, read_record;"
+        "print(ascii(read_record(Path(sys.argv[1]), DataVersion).classes))"
+    )
+    elsewhere = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code, folder], env=elsewhere, capture_output=True, text=True)
+    assert done.stdout == "['caf\\xe9', '\\u732b']\n", done.stderr
 
 
 def test_a_git_hook_does_not_lead_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

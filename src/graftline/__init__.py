@@ -3,9 +3,15 @@
 Every step is a function of this package: `from graftline import fine_tune`.
 """
 
+import functools
+import inspect
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from graftline.files import check_output
 
 if TYPE_CHECKING:
     from graftline.steps.augment import augment
@@ -37,5 +43,27 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Imported on first use, so that `graftline --help` does not wait for torch.
     if name in __all__:
-        return getattr(import_module(f"graftline.steps.{name}"), name)
+        return globals().setdefault(name, _for_people(getattr(import_module(f"graftline.steps.{name}"), name)))
     raise AttributeError(f"module 'graftline' has no attribute {name!r}")
+
+
+def _for_people(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a step that takes texts for its paths, too, and refuses an impossible `out` before all its work."""
+    signature = inspect.signature(step)
+
+    @functools.wraps(step)
+    def call(*args: Any, **options: Any) -> Any:
+        given = signature.bind(*args, **options)
+        for name, value in given.arguments.items():
+            given.arguments[name] = _as_path(value, signature.parameters[name].annotation)
+        check_output(given.arguments["out"])
+        return step(*given.args, **given.kwargs)
+
+    call.__module__ = __name__  # where pickle looks for it, to hand it to another process
+    return call
+
+
+def _as_path(value: Any, kind: Any) -> Any:
+    if kind in (Path, Path | None) and isinstance(value, str):
+        return Path(value)
+    return [Path(each) for each in value] if kind == list[Path] else value

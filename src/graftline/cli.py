@@ -9,6 +9,7 @@ import difflib
 import gc
 import importlib
 import inspect
+import os
 import re
 import signal
 import sys
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 from graftline import __version__
 from graftline.errors import GraftlineError
 from graftline.orchestration import STEPS
+from graftline.orchestration.checks import check_tracking_uri
 from graftline.orchestration.help import choices, command_help, is_several, overview, parameters, spelt, usage
 from graftline.progress import speaks
 from graftline.records import Record
@@ -35,12 +37,12 @@ COMMANDS = {
     },
     "a champion's life": {
         "retrain": "graftline.orchestration.retrain:retrain",
-        "detect_change": "graftline.steps.detect_change:detect_change",
-        "fetch_champion": "graftline.steps.fetch_champion:fetch_champion",
+        "detect_change": "graftline:detect_change",
+        "fetch_champion": "graftline:fetch_champion",
         "history": "graftline.orchestration.commands:history",
         "rollback": "graftline.orchestration.commands:rollback",
     },
-    "the steps of a run": {step: f"graftline.steps.{step}:{step}" for step in STEPS},
+    "the steps of a run": {step: f"graftline:{step}" for step in STEPS},
     "on a cluster": {
         "compile": "graftline.orchestration.compile:compile_pipeline",
         "submit": "graftline.orchestration.cluster_runs:submit",
@@ -79,10 +81,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:  # Python would look through all that torch and timm have made once more before it ends
         atexit.register(gc.freeze)
-    debug = "--debug" in words
     signal.signal(signal.SIGTERM, _terminate)
+    code = _exit_code([word for word in words if word != "--debug"], debug="--debug" in words)
     try:
-        _main([word for word in words if word != "--debug"])
+        print(end="", flush=True)
+    except OSError:  # told already, or there is nobody to tell; Python would try again at its end, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or 1
+    return code
+
+
+def _exit_code(words: list[str], debug: bool) -> int:
+    """Runs one command, says on one line what went wrong, and returns the exit code."""
+    try:
+        _main(words)
+        print(end="", flush=True)  # what cannot be written is an error of the command, too
     except KeyboardInterrupt as stop:
         print(f"\n{stop}" if str(stop) else "\nstopped", file=sys.stderr)
         return 130
@@ -124,6 +137,7 @@ def _main(words: list[str]) -> None:
         print(command_help(command, function))
         return
     arguments = parse(command, function, rest)
+    check_tracking_uri(arguments.get("tracking_uri", ""))
     result = function(**arguments)
     if speaks():
         _show(result, arguments)

@@ -38,6 +38,20 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         raise
 
 
+def check_output(out: Path) -> None:
+    """Checks that `output_folder` can make a folder.
+
+    Raises:
+        GraftlineError: It is a file, a folder with other content, or one that cannot be replaced.
+    """
+    if out.name in ("", "..") or out.is_mount():
+        raise GraftlineError(f"the folder {out} itself cannot be replaced by the output: give a folder below it")
+    if out.exists() and not out.is_dir():
+        raise GraftlineError(f"{out} is a file: give a folder for the output")
+    if out.is_dir() and any(out.iterdir()) and not (out / "record.json").exists():
+        raise GraftlineError(f"{out} holds files that graftline did not write: give a new or empty folder")
+
+
 @contextlib.contextmanager
 def output_folder(out: Path) -> Iterator[Path]:
     """Yields a folder beside `out` that takes its place when the block ends well.
@@ -49,12 +63,9 @@ def output_folder(out: Path) -> Iterator[Path]:
         out: The folder to make. May be missing, empty, or an earlier output.
 
     Raises:
-        GraftlineError: `out` is a file, or a folder with other content.
+        GraftlineError: As `check_output`.
     """
-    if out.exists() and not out.is_dir():
-        raise GraftlineError(f"{out} is a file: give a folder for the output")
-    if out.is_dir() and any(out.iterdir()) and not (out / "record.json").exists():
-        raise GraftlineError(f"{out} holds files that graftline did not write: give a new or empty folder")
+    check_output(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     beside.chmod(0o755)

@@ -98,7 +98,7 @@ class _FileReport(_Report):
 
 
 def _append(path: Path, event: dict[str, object]) -> None:
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(event) + "\n")
 
 

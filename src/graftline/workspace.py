@@ -6,7 +6,7 @@ from pathlib import Path
 
 def workspace() -> Path:
     """Returns the workspace: `GRAFTLINE_WORKSPACE`, or `graftline-work` in the current folder. Not created here."""
-    return Path(os.environ.get("GRAFTLINE_WORKSPACE") or "graftline-work").absolute()
+    return expanded(os.environ.get("GRAFTLINE_WORKSPACE") or "graftline-work").absolute()
 
 
 def cache_folder() -> Path:
@@ -14,6 +14,11 @@ def cache_folder() -> Path:
 
     It is `GRAFTLINE_CACHE`, which several machines may share, or `cache` in the workspace.
     """
-    folder = Path(os.environ.get("GRAFTLINE_CACHE") or workspace() / "cache").absolute()
+    folder = expanded(os.environ.get("GRAFTLINE_CACHE") or str(workspace() / "cache")).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def expanded(path: str) -> Path:
+    """Returns a path as a user writes it: `~` is their home; what names nobody's home stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where there is no such home

@@ -70,7 +70,7 @@ def keeps_splits_of(dataset: Path) -> set[str]:
         dataset: A dataset folder; without its report nothing is known.
     """
     path = dataset / _REPORT
-    previous = json.loads(path.read_text()).get("previous") if path.is_file() else None
+    previous = json.loads(path.read_text(encoding="utf-8")).get("previous") if path.is_file() else None
     return set(previous.get("unmoved", ())) if previous else set()
 
 

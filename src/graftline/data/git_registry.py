@@ -13,7 +13,7 @@ from pathlib import Path
 
 from graftline.errors import GraftlineError
 from graftline.files import sha256_bytes
-from graftline.storage.addresses import without_password
+from graftline.storage.addresses import has_credentials, without_password
 from graftline.storage.locks import lock
 from graftline.workspace import cache_folder, workspace
 
@@ -22,7 +22,8 @@ _OF_ANOTHER_REPOSITORY = frozenset(
     ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 )
 _URL = re.compile(r"[\w+.-]+://.+|[\w.-]+@[\w.-]+:.+")
-_CREDENTIALS = re.compile(r"https?://[^/@\s]*@|[\w+.-]+://[^/@\s:]*:[^/@\s]*@", re.IGNORECASE)
+# In the workspace's own registry nobody signs and no hook of the user's has a say; in one of theirs both do.
+_UNTOUCHED = ("-c", "commit.gpgsign=false", "-c", "tag.gpgSign=false", "-c", "core.hooksPath=/dev/null")
 _OVERTAKEN = ("[rejected]", "cannot lock ref", "failed to update ref", "incorrect old value")
 
 
@@ -34,11 +35,13 @@ class GitRegistry:
         root: Its working tree.
         name: What the user calls it, without passwords.
         upstream: Whether commits are pushed to where it was cloned from.
+        options: Of git, before each of its commands.
     """
 
     root: Path
     name: str
     upstream: bool
+    options: tuple[str, ...] = ()
 
     def versions(self) -> list[str]:
         """Returns the tags, the newest first."""
@@ -89,7 +92,7 @@ class GitRegistry:
         return [] if known else ["-c", "user.name=graftline", "-c", "user.email=graftline@localhost"]
 
     def _git(self, *arguments: str) -> str:
-        return _git(list(arguments), self.root, self.name)
+        return _git([*self.options, *arguments], self.root, self.name)
 
 
 def refuse_credentials(registry: str) -> None:
@@ -98,10 +101,10 @@ def refuse_credentials(registry: str) -> None:
     Raises:
         GraftlineError: It has some.
     """
-    if _CREDENTIALS.match(registry):
+    if has_credentials(registry):
         raise GraftlineError(
-            f"the address of the data registry, {without_password(registry)}, must not hold credentials, which would "
-            "be written down with it: give them to git's credential helper, or use SSH"
+            f"the address of the data registry, {without_password(registry)}, must not hold credentials, not even a "
+            "user name, which would be written down with it: give them to git's credential helper, or use SSH"
         )
 
 
@@ -134,7 +137,7 @@ def open_registry(registry: str, create: bool) -> Iterator[GitRegistry]:
         raise GraftlineError(f"{name} is not a Git repository: give the root folder or the URL of a data registry")
     git_folder = Path(_git(["rev-parse", "--absolute-git-dir"], root, name))
     with lock(git_folder / "graftline.lock"):
-        yield GitRegistry(root, name, upstream=False)
+        yield GitRegistry(root, name, upstream=False, options=() if registry else _UNTOUCHED)
 
 
 def _is_bare(path: Path) -> bool:
@@ -164,7 +167,13 @@ def _run(arguments: list[str], folder: Path) -> "subprocess.CompletedProcess[str
     kept.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=15")
     try:
         return subprocess.run(
-            ["git", *arguments], cwd=folder, env=kept, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            ["git", *arguments],
+            cwd=folder,
+            env=kept,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
         )
     except FileNotFoundError as error:
         raise GraftlineError(

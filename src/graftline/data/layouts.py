@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,12 +133,25 @@ def _class_folders(tree: Tree, parent: str) -> list[str]:
         found = f"found {stray} images directly in {address} but" if stray else f"{address} has"
         raise DataError(f"{found} no class folders: {_LAYOUTS}")
     start = f"{parent}/" if parent else ""
-    deep = next((name for name in tree.images if name.startswith(start) and name[len(start) :].count("/") > 1), None)
+    deep = [name for name in tree.images if name.startswith(start) and name[len(start) :].count("/") > 1]
+    if not parent:
+        _refuse_odd(tree, {name.partition("/")[0] for name in deep})
     if deep:
         raise DataError(
-            f"{tree.address(deep)} lies too deep: {_LAYOUTS} (for ROOT/DOMAIN/CLASS: one with a domain column)"
+            f"{tree.address(deep[0])} lies too deep: {_LAYOUTS} (for ROOT/DOMAIN/CLASS: one with a domain column)"
         )
     return folders
+
+
+def _refuse_odd(tree: Tree, deep: Collection[str]) -> None:
+    """Raises a DataError that names what lies beside split folders: `deep` are the folders with folders in them."""
+    splits = sorted(folder for folder in deep if folder.lower() in SPLIT_NAMES)
+    odd = [folder for folder in tree.folders_in("") if folder.lower() not in SPLIT_NAMES]
+    if splits and odd:
+        raise DataError(
+            f"{tree.root} has the split folders {', '.join(splits)} and, beside them, {', '.join(odd)}: "
+            "move what is no split elsewhere, or name it train, validation or test"
+        )
 
 
 def _images_in(tree: Tree, folder: str, ignored: Counter[str]) -> list[str]:

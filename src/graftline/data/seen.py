@@ -28,7 +28,7 @@ def recall(objects: Iterable[StoredObject]) -> dict[str, Facts]:
     """Returns what is known of objects, by their stamps."""
     wanted, known = {item.stamp for item in objects}, {}
     if wanted and _journal().exists():
-        for line in _journal().read_text().splitlines():
+        for line in _journal().read_text(encoding="utf-8").splitlines():
             try:
                 stamp, *facts = json.loads(line)
                 if stamp in wanted:

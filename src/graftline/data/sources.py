@@ -9,6 +9,7 @@ nothing is opened but the manifest.
 """
 
 import contextlib
+import gzip
 import lzma
 import tarfile
 import tempfile
@@ -29,6 +30,7 @@ from graftline.errors import DataError
 from graftline.files import sha256_bytes, sha256_file
 from graftline.progress import say
 from graftline.storage.objects import Objects, StoredObject, is_url, split_url
+from graftline.workspace import expanded
 
 T = TypeVar("T")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -128,7 +130,7 @@ def find_images(folder: str, most: int | None = None) -> dict[str, Path]:
         DataError: It does not exist, or holds no image.
         StoreError: As `open_source`.
     """
-    objects, path = Objects(), Path(folder).expanduser()
+    objects, path = Objects(), expanded(folder)
     if path.is_file():
         return {folder: path}
     if is_url(folder) and is_image(folder):
@@ -164,13 +166,13 @@ def absolute(source: str) -> str:
     if is_url(source):
         split_url(source)
         return source
-    return str(Path(source).expanduser().absolute())
+    return str(expanded(source).absolute())
 
 
 def _form(objects: Objects, source: str) -> _Form:
     if is_url(source):
         return _form_in_s3(objects, source.rstrip("/"))
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not source or not path.exists():
         raise DataError(f"the source {source!r} does not exist: give a folder of images, a manifest or an archive")
     if path.is_dir():
@@ -244,10 +246,19 @@ def _unpack(archive: Path, name: str, folder: Path) -> None:
         else:
             with tarfile.open(archive) as taped:
                 taped.extractall(folder, filter="data")
-                while taped.fileobj and taped.fileobj.read(_BLOCK):
-                    pass  # the checksum of the compressed file comes last
+                _read_to_the_end(taped)
     except _UNPACKING as error:
         raise DataError(f"{name} cannot be unpacked: {error}") from error
+
+
+def _read_to_the_end(taped: tarfile.TarFile) -> None:
+    """Reads what comes after the files: the checksum of the compressed file comes last."""
+    try:
+        while taped.fileobj and taped.fileobj.read(_BLOCK):
+            pass
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith("Not a gzipped file"):  # it is whole, and something was appended to it
+            raise
 
 
 def _only_folder(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from graftline.errors import DataError
 from graftline.storage.objects import StoredObject
+from graftline.workspace import workspace
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 File = Path | StoredObject
@@ -57,13 +58,15 @@ class Tree:
 def tree_of_folder(folder: Path, name: str) -> Tree:
     """Lists a folder, which the user calls `name`; links are followed.
 
+    A workspace in it is left out: the one by default lies in the current folder, which may be that of the images.
+
     Raises:
         DataError: A name in it is not UTF-8, so that it cannot be written down.
     """
     files: dict[str, File] = {}
-    folders = {""}
+    folders, own = {""}, workspace().resolve()
     for parent, inner, names in os.walk(folder, followlinks=True):
-        inner[:] = [each for each in inner if not _is_hidden(each)]
+        inner[:] = [each for each in inner if not _is_hidden(each) and Path(parent, each).resolve() != own]
         for each in (*inner, *names):
             _refuse_unreadable(each, parent)
         base = Path(parent).relative_to(folder).as_posix()

@@ -100,4 +100,4 @@ def read_lineage(path: Path) -> dict[str, Any]:
 def _read_beside(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise GraftlineError(f"{path} is missing: run `graftline export_onnx` again")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))

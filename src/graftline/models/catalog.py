@@ -93,7 +93,8 @@ def catalog() -> list[Backbone]:
     """
     names = [name for family in FAMILIES.values() for name in family]
     path = cache_folder() / f"backbones-{timm.__version__}-{torch.__version__}.json"
-    known = {row["name"]: Backbone(**row) for row in json.loads(path.read_text())} if path.is_file() else {}
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    known = {row["name"]: Backbone(**row) for row in rows}
     if set(known) != set(names):
         known = {name: known.get(name) or measure(name) for name in track(names, "measuring backbones")}
         write_atomic(path, json.dumps([asdict(backbone) for backbone in known.values()]))

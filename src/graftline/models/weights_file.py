@@ -36,7 +36,7 @@ def local_record(backbone: str) -> dict[str, Any]:
     if not path or not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         record = content.get("pretrained_cfg", content)
         return {k: record[k] for k in ("input_size", "mean", "std", "interpolation") if k in record}
     except (ValueError, AttributeError, TypeError) as error:

@@ -37,7 +37,7 @@ def _read(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise WeightsError(
             f"{path} is not JSON ({error}): mend it, or delete it to accept the weights of today"

@@ -10,10 +10,10 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from graftline.errors import GraftlineError
+from graftline.workspace import expanded
 
 _ANSWER_WITHIN_SECONDS = 60
 # The gateway or the server is not there just now; the same call may succeed later.
@@ -130,7 +130,7 @@ def _open(options: dict[str, Any], token_file: str | None, namespace: str) -> Cl
 def _check_surroundings(context: str) -> None:
     """Makes sure that there is a place to learn the cluster's address from: kfp would go on without one."""
     configuration = os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)
-    found = any(Path(path).expanduser().is_file() for path in configuration)
+    found = any(expanded(path).is_file() for path in configuration)
     if not found and (context or "KUBERNETES_SERVICE_HOST" not in os.environ):
         raise ClusterError(
             "no cluster is named: give --host, set GRAFTLINE_HOST, or set up kubectl (there is no ~/.kube/config)"
@@ -138,9 +138,9 @@ def _check_surroundings(context: str) -> None:
 
 
 def _file(option: str, path: str) -> str | None:
-    if path and not Path(path).expanduser().is_file():
+    if path and not expanded(path).is_file():
         raise ClusterError(f"--{option}: the file {path} does not exist")
-    return str(Path(path).expanduser()) if path else None
+    return str(expanded(path)) if path else None
 
 
 @contextlib.contextmanager

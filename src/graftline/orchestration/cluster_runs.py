@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import yaml
 
-from graftline.data.git_registry import refuse_credentials
 from graftline.orchestration import RETRAIN_STEPS
 from graftline.orchestration.board import step_of
+from graftline.orchestration.checks import check_options
 from graftline.orchestration.cluster import Cluster, ClusterAwayError, ClusterError, connect
 from graftline.orchestration.compile import Documents, PipelineName, compiled, settings_of
 from graftline.orchestration.follow import fetch_run, follow, reason, steps_of
@@ -221,7 +221,7 @@ def _create(
     name = f"{documents[0]['pipelineInfo']['name']}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
         package = Path(folder) / "pipeline.yaml"
-        package.write_text(yaml.safe_dump_all(documents))
+        package.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
         return start_run(cluster, name, experiment, pipeline_package_path=str(package), params=arguments, **place)
 
 
@@ -236,10 +236,10 @@ def arguments_of(documents: Documents, source: str, promote: Promotion, options:
 
     Raises:
         ClusterError: The pipeline does not take one of them.
-        GraftlineError: The data registry's address has credentials in it.
+        GraftlineError: An option cannot be what is given for it.
         StoreError: The source is a URL that cannot be read.
     """
-    refuse_credentials(options.get("registry", ""))
+    check_options(options)
     defaults = {name: p.default for name, p in inspect.signature(retrain_locally).parameters.items()}
     given = {name: value for name, value in options.items() if value != defaults[name]}
     given |= {} if promote == "auto" else {"promote": promote}

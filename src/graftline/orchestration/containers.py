@@ -21,7 +21,7 @@ from graftline.errors import GraftlineError
 from graftline.files import write_atomic
 from graftline.orchestration.code_version import code_version
 from graftline.storage.environment import EMBEDDED
-from graftline.workspace import cache_folder, workspace
+from graftline.workspace import cache_folder, expanded, workspace
 
 CONTAINERS = "containers.json"
 ENGINES = ("docker", "podman")
@@ -94,7 +94,7 @@ class Containers:
 def saved(run: Path) -> Containers | None:
     """Returns what `save` wrote into a run's folder; None for a run without containers."""
     path = run / CONTAINERS
-    return Containers(**json.loads(path.read_text())) if path.exists() else None
+    return Containers(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 @contextlib.contextmanager
@@ -170,7 +170,7 @@ def _ask(*command: str) -> "subprocess.CompletedProcess[str]":
 def _folders(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Returns what the containers see: the user's images to read, the workspace, cache and registry to write."""
     pictures = (arguments["source"], arguments.get("production", ""), os.environ.get("GRAFTLINE_WEIGHTS", ""))
-    read = [Path(path).expanduser().absolute() for path in pictures if path and "://" not in path]
+    read = [expanded(path).absolute() for path in pictures if path and "://" not in path]
     # A manifest names files beside it.
     seen = {str(path.parent if path.is_file() else path): "ro" for path in read}
     own = (workspace(), cache_folder(), Path(arguments.get("registry") or workspace()).absolute(), _store())
@@ -182,7 +182,7 @@ def _store() -> Path:
     value = os.environ.get("GRAFTLINE_STORE", "")
     if not value or "://" in value:
         return workspace()
-    folder = Path(value).expanduser().absolute()
+    folder = expanded(value).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

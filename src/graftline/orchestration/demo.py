@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from graftline.errors import DataError
 from graftline.files import write_atomic
 from graftline.progress import say
+from graftline.workspace import expanded
 from graftline.workspace import workspace as default_workspace
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def demo(*, workspace: str = "", seed: int = 0) -> "Summary":
     """
     from graftline.orchestration.local import run
 
-    home = Path(workspace).absolute() if workspace else default_workspace()
+    home = expanded(workspace).absolute() if workspace else default_workspace()
     manifest = lay_out(home / "demo-data")
     return run(str(manifest), name="solar-cells", workspace=workspace, seed=seed, published=PUBLISHED)
 
@@ -117,7 +118,7 @@ def _read_cells(data: Path) -> list[Cell]:
     if not table.is_file():
         raise DataError(f"{table} is missing: run `pip install --force-reinstall --no-deps {_PACKAGE}`")
     cells = []
-    for line in table.read_text().splitlines():
+    for line in table.read_text(encoding="utf-8").splitlines():
         path, probability, cell_type = line.split()
         label = "defective" if float(probability) >= _DEFECTIVE_FROM else "functional"
         cells.append(Cell(data / path, label, cell_type))

@@ -62,7 +62,7 @@ def follow(cluster: Cluster, run_id: str) -> Any:
                     # Only from its tasks can be seen that a run is a retraining: that step comes before the others.
                     new = {step_of(line): Step() for line in steps_of(run) if step_of(line) not in board.steps}
                     board.steps = new | board.steps
-                    with events.open("a") as file:
+                    with events.open("a", encoding="utf-8") as file:
                         file.writelines(json.dumps(event) + "\n" for event in _events(run, seen))
                     refresh()
             except KeyboardInterrupt:

@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from graftline.errors import GraftlineError, check_seed
+from graftline.errors import GraftlineError
 from graftline.models.weights_at_hand import weights_fingerprint
 from graftline.orchestration import STEPS
 from graftline.orchestration.board import Board, clock, show
+from graftline.orchestration.checks import Device, check_options
 from graftline.orchestration.code_version import code_version
 from graftline.orchestration.containers import containers
 from graftline.orchestration.memory import tree_bytes
@@ -30,6 +31,7 @@ from graftline.orchestration.summary import Summary, summarise
 from graftline.orchestration.worker import ARGUMENTS, OUTPUTS
 from graftline.storage.addresses import without_password
 from graftline.storage.environment import environment
+from graftline.workspace import expanded
 from graftline.workspace import workspace as default_workspace
 
 LOG, PROGRESS = "pipeline.log", "progress.jsonl"
@@ -76,7 +78,7 @@ def run(
     batch_size: int = 0,
     learning_rate: float = 0.0,
     settings: str = "",
-    device: str = "auto",
+    device: Device = "auto",
     processes: int = 0,
     tracking_uri: str = "",
     image: str = "",
@@ -103,7 +105,7 @@ def run(
         batch_size: Images per training step; 0 means the plan's.
         learning_rate: Peak rate; 0 means the plan's.
         settings: Other settings than the plan's, name=value separated by commas (`graftline fine_tune --help`).
-        device: cpu, cuda, mps or auto.
+        device: cpu, cuda, or auto, which takes a GPU where there is one.
         processes: How many train together on one machine; 0 means one per GPU, or one without GPUs.
         tracking_uri: MLflow server; empty means `MLFLOW_TRACKING_URI`, or a database in the workspace.
         image: Container image in which each step runs, as on a cluster; empty means this Python.
@@ -126,7 +128,7 @@ def run(
 @contextlib.contextmanager
 def in_workspace(folder: str) -> Iterator[None]:
     """Makes a folder the workspace while the block runs; '' leaves it as it is."""
-    home = Path(folder).absolute() if folder else default_workspace()
+    home = expanded(folder).absolute() if folder else default_workspace()
     with environment({"GRAFTLINE_WORKSPACE": str(home)}):
         yield
 
@@ -140,17 +142,16 @@ def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> F
         arguments: Of the pipeline; those that depend on the machine are added.
 
     Raises:
-        GraftlineError: The source cannot be read, or a step failed; the message names the log and how to resume.
+        GraftlineError: An option or the source cannot be used, or a step failed; the message names the log and how to
+            resume.
         RunStopped: The run was interrupted.
     """
-    from graftline.data.git_registry import refuse_credentials
     from graftline.data.sources import absolute, require_source, source_fingerprint
     from graftline.storage import connect_store
 
     began = time.monotonic()
     home = default_workspace()
-    check_seed(arguments.get("seed", 0))  # what is not given is the pipeline's default
-    refuse_credentials(arguments.get("registry", ""))
+    check_options(arguments)
     require_source(arguments["source"])  # before anything is begun; what lies in S3 may lie in the store itself
     with containers(arguments) as boxes, connect_store() as store:
         fingerprint = source_fingerprint(arguments["source"])
@@ -169,7 +170,7 @@ def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> F
         if boxes:
             boxes.save(folder)
         peak = _supervise(folder, pipeline, Board(steps), prepared)
-    outputs = {key: Path(path) for key, path in json.loads((folder / OUTPUTS).read_text()).items()}
+    outputs = {key: Path(path) for key, path in json.loads((folder / OUTPUTS).read_text(encoding="utf-8")).items()}
     return Finished(folder, outputs, time.monotonic() - began, 0 if boxes else peak)
 
 
@@ -182,7 +183,7 @@ def _new_run(home: Path) -> Path:
 
 def _supervise(folder: Path, pipeline: str, board: Board, arguments: dict[str, Any]) -> int:
     """Runs the worker to its end, shows the steps, and returns the peak of memory in bytes."""
-    (folder / ARGUMENTS).write_text(json.dumps(arguments, indent=2))
+    (folder / ARGUMENTS).write_text(json.dumps(arguments, indent=2), encoding="utf-8")
     with _worker(folder, pipeline) as worker, show(board, folder / PROGRESS) as refresh:
         try:
             peak = _watch(worker, board, refresh)

@@ -32,7 +32,7 @@ def _tree(root: int) -> list[int]:
 
 def _proportional_bytes(pid: int) -> int:
     try:
-        for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+        for line in (_PROC / str(pid) / "smaps_rollup").read_text(encoding="utf-8").splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     except OSError:  # it has just ended, or is not ours to look at

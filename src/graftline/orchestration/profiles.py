@@ -48,7 +48,7 @@ def load_profile(path: str, **overrides: Any) -> Profile:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text()) or {}
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise ProfileError(f"the profile {path} does not exist: deploy/profiles holds examples") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

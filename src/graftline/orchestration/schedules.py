@@ -238,7 +238,7 @@ def _upload(cluster: Cluster, documents: Documents) -> dict[str, str]:
     found = [one.pipeline_id for one in pipelines if one.display_name == name]
     with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
         package = Path(folder) / "pipeline.yaml"
-        package.write_text(yaml.safe_dump_all(documents))
+        package.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
         options = {"pipeline_name": name, "namespace": cluster.namespace}
         pipeline = found[0] if found else cluster.call(client.upload_pipeline, str(package), **options).pipeline_id
         versions = cluster.pages(client.list_pipeline_versions, "pipeline_versions", pipeline_id=pipeline)

@@ -23,6 +23,7 @@ def show_summary(summary: Summary) -> None:
     """Prints a run's table to standard output; its last line is the path of `summary.json`."""
     from rich.console import Console
     from rich.padding import Padding
+    from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, highlight=False)
     console.print()
@@ -31,7 +32,7 @@ def show_summary(summary: Summary) -> None:
     for table in (*([_candidates_table(choice)] if choice else []), _variants_table(summary.records.bundle)):
         console.print(Padding(table, (0, 0, 0, 9)))
     for name, text in _places(summary):
-        console.print(f"[dim]{name:8}[/dim]  {text}", soft_wrap=True)  # a path that is cut is of no use
+        console.print(Text.assemble((f"{name:8}", "dim"), f"  {text}"), soft_wrap=True)  # cut, a path is of no use
     print(summary.path)
 
 
@@ -48,9 +49,10 @@ def show_tree(title: str, content: dict[str, Any]) -> None:
         print(json.dumps(content, indent=2, ensure_ascii=False))
         return
     from rich.console import Console
+    from rich.text import Text
     from rich.tree import Tree
 
-    tree = Tree(title, guide_style="dim")
+    tree = Tree(Text(title), guide_style="dim")  # what is no Text is markup to rich: brackets vanish
     _grow(tree, content)
     Console(highlight=False).print(tree)
 
@@ -60,7 +62,7 @@ def _grow(tree: "Tree", content: dict[str, Any]) -> None:
 
     for name, value in content.items():
         if isinstance(value, dict):
-            _grow(tree.add(name), value)
+            _grow(tree.add(Text(name)), value)
         elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
             tree.add(Text.assemble(name, (f"  {len(value)} entries", "dim")))
         elif name == "reasons":

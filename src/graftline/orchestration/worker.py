@@ -77,7 +77,7 @@ class Log(io.TextIOBase):
         if state == "failed":
             event["error"] = self._error
         self._error = ""
-        with self._progress.open("a") as file:
+        with self._progress.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
 
@@ -101,7 +101,7 @@ def main(name: str, folder: Path) -> None:
     know_inputs_by_content()
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=str(workspace() / "pipeline"), enable_caching=True)
-    outputs = pipeline(**json.loads((folder / ARGUMENTS).read_text())).outputs
+    outputs = pipeline(**json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))).outputs
     write_atomic(folder / OUTPUTS, json.dumps({name: artifact.path for name, artifact in outputs.items()}, indent=2))
 
 

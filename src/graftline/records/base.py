@@ -50,7 +50,7 @@ def read_record(folder: Path, kind: type[R], file: str = RECORD_FILE) -> R:
     if not path.is_file():
         raise GraftlineError(f"{folder} is not an output of `graftline {_WRITTEN_BY[kind.__name__]}`: it has no {file}")
     try:
-        return kind.model_validate_json(path.read_text())
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"

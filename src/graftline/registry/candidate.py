@@ -169,7 +169,7 @@ def _check_model(folder: Path, bundle: EdgeBundle) -> None:
 def _model(folder: Path, bundle: EdgeBundle) -> TrainedModel:
     path = folder / "lineage.json"
     try:
-        model = TrainedModel.model_validate(json.loads(path.read_text())["model"]["record"])
+        model = TrainedModel.model_validate(json.loads(path.read_text(encoding="utf-8"))["model"]["record"])
     except (OSError, ValueError, LookupError) as error:
         raise GraftlineError(
             f"{path} does not tell which model the bundle was made from: run `graftline export_onnx` again"

@@ -48,7 +48,7 @@ class _Work:
     @cached_property
     def name(self) -> str:
         """A name that is another when the machines, the inputs or the options are."""
-        records = {name: (folder / RECORD_FILE).read_text() for name, folder in self.folders.items()}
+        records = {name: (folder / RECORD_FILE).read_text(encoding="utf-8") for name, folder in self.folders.items()}
         content = json.dumps([self.settings.model_dump(), records, self.options], sort_keys=True)
         return f"graftline-{sha256_bytes(content.encode())[:16]}"
 

@@ -121,7 +121,7 @@ def _stop(number: int) -> NoReturn:
 
 def _first(folder: Path, ended: "Mapping[int, ProcessFailure]") -> Failure:
     """Returns the failure that led to the others."""
-    told = [Failure.model_validate_json(path.read_text()) for path in folder.glob("*.json")]
+    told = [Failure.model_validate_json(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
     ranks = {failure.rank for failure in told}
     # The launcher's time is in whole seconds: others may have told of the lost connection before. It ends those others.
     silent = [

@@ -68,7 +68,7 @@ def _read_secrets() -> None:
     folder = os.environ.get(SECRETS)
     for path in Path(folder).iterdir() if folder else ():
         if path.is_file():
-            os.environ[path.name] = path.read_text().strip()
+            os.environ[path.name] = path.read_text(encoding="utf-8").strip()
 
 
 if __name__ == "__main__":

@@ -48,10 +48,10 @@ def connect_store(folder: Path | None = None) -> Iterator[Store]:
             yield store
         return
     store = Store(f"s3://{BUCKET}")
-    with embedded_server(folder or workspace() / "store") as access:
-        names: dict[str, str | None] = dict.fromkeys(_IN_THE_WAY)
+    # Out of the way first: boto3 looks a profile up even when it is given keys.
+    with environment(dict.fromkeys(_IN_THE_WAY)), embedded_server(folder or workspace() / "store") as access:
         here = {"GRAFTLINE_STORE": store.url, EMBEDDED: "1", **dict.fromkeys(_NO_PROXY, _no_proxy())}
-        with environment(names | access.environment | here):
+        with environment(access.environment | here):
             yield store
 
 

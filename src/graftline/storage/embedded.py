@@ -17,7 +17,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import which
+from shutil import disk_usage, which
 from typing import IO
 
 from graftline.errors import StoreError
@@ -32,6 +32,7 @@ GRPC_OFFSET = 10_000
 # Below the range from which the system takes ports of outgoing connections, also after adding the offset.
 _PORTS = range(12_000, 22_000)
 _START_SECONDS, _STOP_SECONDS, _ATTEMPTS = 60.0, 30.0, 3
+_FULL_DISK = 0.01  # of which less is free: the server takes nothing more then, and says so to nobody
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def _join(folder: Path, users: IO[str]) -> tuple[Access, subprocess.Popen[bytes]
         if is_held(keeper) and answered:
             return access, None
         if is_held(keeper):
-            raise StoreError(f"the embedded S3 server in {folder} runs but does not answer: see {folder / LOG_FILE}")
+            problem = f"the embedded S3 server in {folder} runs but does not answer"
+            raise StoreError(f"{problem}{_room(folder)}: see {folder / LOG_FILE}")
     _end_orphan(folder)  # the keeper was killed, maybe a moment ago
     write_secrets(folder)
     return _start(folder)
@@ -131,7 +133,23 @@ def _start(folder: Path) -> tuple[Access, subprocess.Popen[bytes]]:
         access = _access(folder)
         if _wait_for_answer(access, keeper):
             return access, keeper
-    raise StoreError(f"the embedded S3 server does not start: {_last_words(folder)} (log: {folder / LOG_FILE})")
+        words = _last_words(folder)  # before it is ended, of which it speaks too
+        if keeper.poll() is None:
+            _end(keeper)
+            break
+    raise StoreError(f"the embedded S3 server does not start{_room(folder)}: {words} (log: {folder / LOG_FILE})")
+
+
+def _end(keeper: subprocess.Popen[bytes]) -> None:
+    """Ends a keeper, which ends its server."""
+    keeper.terminate()
+    wait_until(lambda: keeper.poll() is not None, _STOP_SECONDS)
+
+
+def _room(folder: Path) -> str:
+    """Returns a remark when there is no room for data, '' when there is."""
+    disk = disk_usage(folder)
+    return "" if disk.free >= _FULL_DISK * disk.total else " (less than 1 % of its disk is free: make room)"
 
 
 def _program() -> str:
@@ -170,7 +188,7 @@ def _wait_for_answer(access: Access, keeper: subprocess.Popen[bytes]) -> bool:
 
 def _last_words(folder: Path) -> str:
     with contextlib.suppress(OSError):
-        lines = (folder / LOG_FILE).read_text(errors="replace").split("\n")
+        lines = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
     return "it said nothing"
 
@@ -193,14 +211,14 @@ def _answers(access: Access) -> bool:
 
 def _state(folder: Path) -> dict[str, int]:
     try:
-        state = json.loads((folder / STATE_FILE).read_text())
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return {name: value for name, value in state.items() if isinstance(value, int)}
 
 
 def _access(folder: Path) -> Access:
-    credentials = json.loads((folder / CREDENTIALS_FILE).read_text())
+    credentials = json.loads((folder / CREDENTIALS_FILE).read_text(encoding="utf-8"))
     return Access(f"http://127.0.0.1:{_state(folder)['s3']}", credentials["key"], credentials["secret"])
 
 
@@ -211,7 +229,7 @@ def _choose_ports(folder: Path, keep: bool) -> None:
     if not (keep and len(set(ports)) == len(ROLES) and all(map(_is_free, ports))):
         candidates = random.SystemRandom().sample(_PORTS, k=200)
         ports = [port for port in candidates if _is_free(port)][: len(ROLES)]
-    (folder / STATE_FILE).write_text(json.dumps(dict(zip(ROLES, ports, strict=True))))
+    (folder / STATE_FILE).write_text(json.dumps(dict(zip(ROLES, ports, strict=True))), encoding="utf-8")
 
 
 def _is_free(port: int) -> bool:

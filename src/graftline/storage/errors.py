@@ -90,6 +90,8 @@ def _failure(name: str, error: Exception) -> str:
             f"no credentials for {name}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE): "
             f"{_one_line(error)}"
         )
+    if isinstance(error, aws.ProfileNotFound):
+        return f"no credentials for {name}: {_one_line(error)}: correct AWS_PROFILE or unset it"
     if isinstance(error, aws.HTTPClientError | aws.ConnectionError):
         return f"{name} is unreachable at {endpoint()}: check AWS_ENDPOINT_URL_S3 and the network: {_one_line(error)}"
     return f"{name} failed: {_one_line(error)}"

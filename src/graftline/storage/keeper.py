@@ -44,8 +44,8 @@ def keep(folder: Path, program: str) -> int:
 
 
 def _start(folder: Path, program: str, server_lock: IO[str]) -> subprocess.Popen[bytes]:
-    state = json.loads((folder / STATE_FILE).read_text())
-    credentials = json.loads((folder / CREDENTIALS_FILE).read_text())
+    state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    credentials = json.loads((folder / CREDENTIALS_FILE).read_text(encoding="utf-8"))
     (folder / "data").mkdir(exist_ok=True)
     server = subprocess.Popen(
         [program, *_arguments(folder, state)],
@@ -60,7 +60,7 @@ def _start(folder: Path, program: str, server_lock: IO[str]) -> subprocess.Popen
         pass_fds=[server_lock.fileno()],  # the lock lasts as long as the server, even when this process is killed
         preexec_fn=_end_with_parent(),
     )
-    (folder / STATE_FILE).write_text(json.dumps(state | {"pid": server.pid}))
+    (folder / STATE_FILE).write_text(json.dumps(state | {"pid": server.pid}), encoding="utf-8")
     return server
 
 
@@ -71,7 +71,7 @@ def _arguments(folder: Path, state: dict[str, int]) -> list[str]:
         "-stderrthreshold=2",
         "-alsologtostderr=false",
         "mini",
-        f"-dir={folder / 'data'}",
+        "-dir=data",  # below the working directory: a comma in the whole path would make two folders of it
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         "-disableHttp",  # the master's and the filer's: anyone could delete the bucket there
@@ -105,7 +105,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 def _remove_sockets(folder: Path) -> None:
     """Removes the server's socket files, some of which it leaves behind."""
-    state = json.loads((folder / STATE_FILE).read_text())
+    state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     for role in ROLES:
         port = state[role]
         for name in (f"seaweedfs-{role}-{port}.sock", f"seaweedfs-{role}-grpc-{port + GRPC_OFFSET}.sock"):

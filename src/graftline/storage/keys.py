@@ -32,12 +32,12 @@ def write_secrets(folder: Path) -> None:
         certificate, key = _self_signed()
         _write_secret(folder / _CERTIFICATE_FILE, certificate)
         _write_secret(folder / _KEY_FILE, key)
-    if not settings.exists() or _quoted(folder / _CERTIFICATE_FILE) not in settings.read_text():
+    if not settings.exists() or _quoted(folder / _CERTIFICATE_FILE) not in settings.read_text(encoding="utf-8"):
         _write_secret(settings, _security(folder))
 
 
 def _quoted(path: Path) -> str:
-    return json.dumps(str(path))
+    return json.dumps(str(path), ensure_ascii=False)  # TOML has other escapes for what is beyond 16 bits
 
 
 def _security(folder: Path) -> str:
@@ -78,6 +78,6 @@ def _write_secret(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     beside.rename(path)

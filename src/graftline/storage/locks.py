@@ -28,14 +28,14 @@ def unlock(file: IO[str]) -> None:
 def lock(path: Path) -> Iterator[None]:
     """Holds the exclusive lock of `path` (created if missing) while the block runs; waits for its turn."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         fcntl.flock(file, EXCLUSIVE)
         yield
 
 
 def is_held(path: Path) -> bool:
     """Returns whether another process holds the exclusive lock of `path`."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         return not try_lock(file, SHARED)
 
 

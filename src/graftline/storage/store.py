@@ -12,6 +12,7 @@ from typing import Any
 
 from graftline.errors import StoreError
 from graftline.storage.errors import clear_errors
+from graftline.workspace import expanded
 
 ANSWER_WITHIN_SECONDS = 12.0
 _NO_SUCH_KEY = frozenset({"404", "NoSuchKey", "NotFound"})
@@ -39,7 +40,7 @@ class Store:
             raise StoreError(f"GRAFTLINE_STORE is '{value}': give s3://bucket/prefix or the path of a folder")
         if separator:
             return cls(value.rstrip("/"))
-        return cls(str(Path(value).expanduser().absolute()))
+        return cls(str(expanded(value).absolute()))
 
     @property
     def is_s3(self) -> bool:
@@ -85,7 +86,7 @@ class Store:
         """
         with tempfile.TemporaryDirectory(prefix="graftline-") as scratch:
             path = Path(scratch) / "text"
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
             self.upload(path, key)
 
     def read_text(self, key: str) -> str:
@@ -97,7 +98,7 @@ class Store:
         with tempfile.TemporaryDirectory(prefix="graftline-") as scratch:
             path = Path(scratch) / "text"
             self.download(key, path)
-            return path.read_text()
+            return path.read_text(encoding="utf-8")
 
     def exists(self, key: str) -> bool:
         """Returns whether a file lies at `key`.

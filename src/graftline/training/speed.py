@@ -70,7 +70,7 @@ def _speeds(device: torch.device) -> list[Speed]:
     """Returns what was measured on this machine before, or measures it now."""
     path = _memory(device)
     if path.is_file():
-        return [Speed(**row) for row in json.loads(path.read_text())]
+        return [Speed(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
     speeds = measure_speeds(device)
     write_atomic(path, json.dumps([asdict(speed) for speed in speeds], indent=2) + "\n")
     shown = ", ".join(f"{s.precision} {s.layout} {1e3 * s.seconds:.1f}" for s in speeds if math.isfinite(s.seconds))
@@ -153,6 +153,6 @@ def _memory(device: torch.device) -> Path:
 def _processor() -> str:
     """Returns the processor's model name where Linux tells it, else what Python knows."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
