@@ -1,6 +1,7 @@
 """What the benchmarks share: contenders in processes of their own, their peak memory, medians with their range."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+_FOREIGN = ("GRAFTLINE_", "MLFLOW_")
 _SAMPLE_SECONDS = 0.5
 _KILOBYTE = 1024
 
@@ -45,6 +47,17 @@ class Task:
     steps: int
     passes: int
     epochs: int
+
+
+def own_environment() -> dict[str, str]:
+    """Returns the environment without the user's settings: their caches and weights would be in the figures."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+
+
+def forget_settings() -> None:
+    """Takes the user's settings out of this process's environment, which its children inherit."""
+    for name in os.environ.keys() - own_environment():
+        del os.environ[name]
 
 
 class Worker:

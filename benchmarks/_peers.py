@@ -17,7 +17,7 @@ from _common import Task
 from graftline.progress import say
 
 WORKERS = 2  # processes that load images
-_WARMUP_STEPS = 2
+WARMUP_STEPS = 2  # of a round, before the clock starts
 _LONG_EXTRACTION = 10  # epochs
 
 
@@ -46,7 +46,7 @@ class Tutorial:
         """Returns images per second of training all layers, after two steps that warm up."""
         self._pair = self._pair or self._model(frozen=False)
         batches = iter(self._loader("train"))
-        self._steps(*self._pair, (next(batches) for _ in range(_WARMUP_STEPS)))
+        self._steps(*self._pair, (next(batches) for _ in range(WARMUP_STEPS)))
         started = time.perf_counter()
         images = self._steps(*self._pair, (next(batches) for _ in range(self._task.steps)))
         return images / (time.perf_counter() - started)
@@ -220,9 +220,9 @@ class FastAI:
             def after_batch(self) -> None:
                 """Looks at the clock."""
                 self.done += 1
-                if self.done == _WARMUP_STEPS:
+                if self.done == WARMUP_STEPS:
                     self.started = time.perf_counter()
-                if self.done == _WARMUP_STEPS + task.steps:
+                if self.done == WARMUP_STEPS + task.steps:
                     self.ended = time.perf_counter()
                     raise cancel
 

@@ -1,10 +1,10 @@
-"""The steps of a run called one after the other in this process: python _steps.py MANIFEST WORK.
+"""The steps of a run called one after the other in this process: python _steps.py MANIFEST WORK --candidates N.
 
 Prints the seconds of each step as JSON. The arguments are those that `graftline run` gives them.
 """
 
+import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ from graftline.orchestration.local import in_workspace
 from graftline.storage import connect_store
 
 
-def main(manifest: str, work: Path) -> None:
+def main(manifest: str, work: Path, candidates: int) -> None:
     data, policy, plans, model, evaluation, bundle, registration = (
         work / name for name in ("dataset", "policy", "plans", "model", "evaluation", "bundle", "registration")
     )
@@ -40,12 +40,12 @@ def main(manifest: str, work: Path) -> None:
     with in_workspace(str(work)), connect_store():
         timed(version_data, manifest, data)
         timed(augment, data, policy)
-        ranks = timed(select_strategy, data, policy, plans).candidates
-        candidates = [work / f"candidate-{rank}" for rank in ranks]
-        for number, (rank, folder) in enumerate(zip(ranks, candidates, strict=True), start=1):
+        ranks = timed(select_strategy, data, policy, plans, candidates=candidates).candidates
+        trained = [work / f"candidate-{rank}" for rank in ranks]
+        for number, (rank, folder) in enumerate(zip(ranks, trained, strict=True), start=1):
             options = {"rank": rank, "checkpoints": str(work / "checkpoints")}
             timed(fine_tune, data, policy, plans, folder, number=number, **options)
-        timed(choose_model, candidates, model)
+        timed(choose_model, trained, model)
         timed(evaluate, data, model, evaluation)
         timed(export_onnx, data, model, bundle)
         timed(register_model, data, bundle, evaluation, registration, model=model)
@@ -53,4 +53,8 @@ def main(manifest: str, work: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("manifest")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--candidates", type=int, default=0)
+    main(**vars(parser.parse_args()))

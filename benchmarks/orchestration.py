@@ -1,12 +1,12 @@
 """What the pipeline costs: `graftline run` beside the same steps called as functions in one process, in turns.
 
 Each run gets a fresh workspace. The steps of a pipeline are processes of their own, so each imports anew what it needs;
-how long that takes is measured in one more run of each kind on few images. Run: python benchmarks/orchestration.py
+how long that takes is measured in one more run of each kind on few images, with one candidate: each further one would
+import all of `fine_tune` once more. Run: python benchmarks/orchestration.py
 """
 
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from _common import HERE, RESULTS, Spread
+from _common import HERE, RESULTS, Spread, own_environment
 from _data import shorten
 
 from graftline.files import write_atomic
@@ -85,20 +85,20 @@ def _rounds(manifest: Path, work: Path, rounds: int) -> tuple[list[Measured], li
 def _run(manifest: Path, work: Path, in_pipeline: bool) -> Measured:
     """Runs the steps in a fresh workspace."""
     began = time.perf_counter()
-    output = _start(manifest, work, in_pipeline, {})[0]
+    output = _start(manifest, work, in_pipeline)[0]
     whole = time.perf_counter() - began
     steps = _tasks(work) if in_pipeline else json.loads(output)
     shutil.rmtree(work)
     return Measured(whole, steps)
 
 
-def _start(manifest: Path, work: Path, in_pipeline: bool, settings: dict[str, str]) -> tuple[str, str]:
+def _start(manifest: Path, work: Path, in_pipeline: bool, candidates: int = 0, **settings: str) -> tuple[str, str]:
     """Returns what it wrote to standard output and error."""
     command = [Path(sys.executable).with_name("graftline"), "run", manifest, "--workspace", work]
     if not in_pipeline:
         command = [sys.executable, HERE / "_steps.py", manifest, work]
-    foreign = ("GRAFTLINE_", "MLFLOW_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | settings
+    command += ["--candidates", str(candidates)]
+    environment = own_environment() | settings
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command[1]} failed:\n{done.stderr[-2000:]}")
@@ -117,7 +117,7 @@ def _tasks(work: Path) -> dict[str, float]:
 
 def _imports(manifest: Path, work: Path, in_pipeline: bool) -> dict[str, float]:
     """Runs the steps with Python's own measurement of imports."""
-    errors = _start(manifest, work, in_pipeline, {"PYTHONPROFILEIMPORTTIME": "1"})[1]
+    errors = _start(manifest, work, in_pipeline, candidates=1, PYTHONPROFILEIMPORTTIME="1")[1]
     lines = errors.splitlines()
     if in_pipeline:
         (log,) = (work / "runs").glob("*/pipeline.log")

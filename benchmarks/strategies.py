@@ -3,13 +3,15 @@
 Run: python benchmarks/strategies.py [SOURCE ...] [--backbones NAME,...] [--strategies NAME,...] [--seeds N] [--jobs N]
 A SOURCE is what `graftline run` takes; none means the demo's solar cells. Of each strategy, the plan that
 select_strategy ranks first is trained as it is. A set has the same test split for every plan, backbone and seed;
-nothing is chosen by the test images. With --jobs, several trainings run side by side, each on its part of the
-processor's threads: more of them in the same time, but each takes longer, so their seconds count only where no
-training had the machine for itself.
+nothing is chosen by the test images. A set's folder in --work bears its name and its fingerprint; what is trained there
+is not trained again, and an interrupted training starts anew, so that its seconds are whole. With --jobs, several
+trainings run side by side, each on its part of the processor's threads: more of them in the same time, but each takes
+longer, so their seconds count only where no training had the machine for itself.
 """
 
 import argparse
 import json
+import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ import torch
 from _common import RESULTS
 
 from graftline import augment, evaluate, fine_tune, select_strategy, version_data
+from graftline.data.sources import source_fingerprint
 from graftline.files import write_atomic
 from graftline.orchestration.demo import demo_data
 from graftline.records import TransferPlan, TransferPlans, read_record
@@ -33,8 +36,17 @@ HEADER = """| images | plan | test accuracy (mean ± standard deviation) | seeds
 
 @dataclass(frozen=True)
 class Case:
-    """A plan, trained once per seed."""
+    """A plan, trained once per seed.
 
+    Attributes:
+        data: What the images are called in the table.
+        folder: Of the set and all that is made from it.
+        plans: Folder written by select_strategy.
+        rank: Of the plan among them.
+        plan: The plan.
+    """
+
+    data: str
     folder: Path
     plans: Path
     rank: int
@@ -62,17 +74,18 @@ def main() -> None:
     options = _options()
     cases = []
     for source in options.sources or [str(demo_data(options.work / "demo-data"))]:
-        folder = options.work / Path(source).stem
+        name = Path(source).stem
+        folder = options.work / f"{name}-{source_fingerprint(source)[:8]}"
         _prepare(source, folder)
         for backbone in options.backbones.split(","):
-            cases += _cases(folder, backbone, options.strategies.split(","), options.every_plan)
+            cases += _cases(name, folder, backbone, options.strategies.split(","), options.every_plan)
     threads = max(1, torch.get_num_threads() // options.jobs)
     rows = []
     print(HEADER)
     with ProcessPoolExecutor(options.jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as workers:
         for case, results in _train_all(workers, cases, options.seeds):
             print(_line(case, results), flush=True)
-            plan = {"data": case.folder.name, "plan": case.plan.name, "rank": case.rank}
+            plan = {"data": case.data, "plan": case.plan.name, "rank": case.rank}
             rows.append({**plan, "seeds": list(map(asdict, results))})
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(options.out, json.dumps(rows, indent=2) + "\n")
@@ -102,13 +115,13 @@ def _prepare(source: str, folder: Path) -> None:
     augment(folder / "dataset", folder / "policy")
 
 
-def _cases(folder: Path, backbone: str, strategies: list[str], every_plan: bool) -> list[Case]:
+def _cases(data: str, folder: Path, backbone: str, strategies: list[str], every_plan: bool) -> list[Case]:
     """Ranks the plans of one backbone once and returns those of the strategies."""
     plans = folder / f"plans-{backbone}"
     if not plans.exists():
         select_strategy(folder / "dataset", folder / "policy", plans, backbones=backbone)
-    ranked = read_record(plans, TransferPlans).plans
-    cases = [Case(folder, plans, rank, plan) for rank, plan in enumerate(ranked, 1) if plan.strategy in strategies]
+    ranked = enumerate(read_record(plans, TransferPlans).plans, 1)
+    cases = [Case(data, folder, plans, rank, plan) for rank, plan in ranked if plan.strategy in strategies]
     first = {case.plan.strategy: case for case in reversed(cases)}
     return [case for case in cases if every_plan or case is first[case.plan.strategy]]
 
@@ -127,16 +140,26 @@ def _train_all(workers: Executor, cases: list[Case], seeds: int) -> Iterator[tup
 def _train(case: Case, seed: int) -> Result:
     """Trains and measures; what is already there is not done again."""
     out = case.folder / f"{case.plan.backbone}-{case.rank}-{seed}"
-    kept = out / "result.json"
-    if not kept.exists():
-        dataset = case.folder / "dataset"
-        started = time.perf_counter()
-        fine_tune(dataset, case.folder / "policy", case.plans, out / "model", rank=case.rank, seed=seed)
-        spent = time.perf_counter() - started
-        accuracy = evaluate(dataset, out / "model", out / "evaluation").accuracy
-        result = Result(accuracy.value, accuracy.n, spent, torch.get_num_threads())
-        write_atomic(kept, json.dumps(asdict(result)))
-    return Result(**json.loads(kept.read_text()))
+    if kept := _read_result(out / "result.json"):
+        return kept
+    dataset, checkpoints = case.folder / "dataset", out / "checkpoints"
+    shutil.rmtree(checkpoints, ignore_errors=True)  # one that goes on takes only the seconds of the rest
+    options = {"rank": case.rank, "seed": seed, "checkpoints": str(checkpoints)}
+    started = time.perf_counter()
+    fine_tune(dataset, case.folder / "policy", case.plans, out / "model", **options)
+    spent = time.perf_counter() - started
+    accuracy = evaluate(dataset, out / "model", out / "evaluation").accuracy
+    result = Result(accuracy.value, accuracy.n, spent, torch.get_num_threads())
+    write_atomic(out / "result.json", json.dumps(asdict(result)))
+    return result
+
+
+def _read_result(path: Path) -> Result | None:
+    """Returns a training's result; None when there is none, or one of an older layout."""
+    try:
+        return Result(**json.loads(path.read_text()))
+    except (FileNotFoundError, TypeError):
+        return None
 
 
 def _line(case: Case, results: list[Result]) -> str:
@@ -145,7 +168,7 @@ def _line(case: Case, results: list[Result]) -> str:
     threads = max(result.threads for result in results)
     seconds = statistics.median(result.seconds for result in results if result.threads == threads)
     shown = f"{statistics.mean(accuracies):.4f}{spread} | {len(results)} | {results[0].n} | {seconds:.0f} | {threads}"
-    return f"| {case.folder.name} | {case.plan.name} | {shown} |"
+    return f"| {case.data} | {case.plan.name} | {shown} |"
 
 
 if __name__ == "__main__":

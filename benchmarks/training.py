@@ -15,8 +15,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from _common import RESULTS, Spread, Task, Worker
+from _common import RESULTS, Spread, Task, Worker, forget_settings
 from _data import make_dataset, repeat, write_files
+from _peers import WARMUP_STEPS
 
 from graftline.files import write_atomic
 from graftline.intervals import wilson
@@ -27,7 +28,8 @@ BACKBONE = "tf_efficientnet_lite0"
 MANY = 20
 NO_FASTAI = "fastai is not installed: skipped (docs/benchmarks.md says how to install it)"
 _SMOKE = {"side": 64, "batch": 8, "rounds": 1, "steps": 2, "passes": 1, "epochs": 1, "memory_images": 8}
-_SMOKE_STRATUM = 8
+_SMOKE_STRATUM = 10
+TRAIN_IMAGES = 1673  # of the demo
 _GIGABYTE = 1e9
 
 
@@ -35,7 +37,7 @@ def main() -> None:
     options = _options()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     names = ["graftline", "tutorial", *(["fastai"] if importlib.util.find_spec("fastai") else [])]
-    os.environ.pop("GRAFTLINE_STORE", None)
+    forget_settings()
     with tempfile.TemporaryDirectory(dir=options.out.parent, prefix=".training-") as work:
         task = _prepare(options, Path(work))
         result = _facts(task, options) | _contest(names, task, options)
@@ -61,6 +63,11 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.smoke:
         vars(options).update(_SMOKE)
+    elif (WARMUP_STEPS + options.steps) * options.batch > TRAIN_IMAGES:
+        parser.error(
+            f"a round of {WARMUP_STEPS} + {options.steps} steps of {options.batch} images takes more than the "
+            f"{TRAIN_IMAGES:,} training images: give fewer --steps or a smaller --batch"
+        )
     return options
 
 

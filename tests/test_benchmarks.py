@@ -1,11 +1,16 @@
 """The benchmarks run and their figures hang together: tiny images, no claim about speed."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from graftline.records import DataVersion, Interval, read_record
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,19 +77,112 @@ def test_folding_benchmark_compares_both_and_shows_the_amplification() -> None:
     assert "images/s" in folded and "images/s" in apart and ratio.startswith("ratio, median of 1 rounds")
 
 
+def test_more_than_an_epoch_holds_is_refused_before_anything_is_prepared(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import training as benchmark
+
+    for words, taken in ((["--batch", "256"], "2 + 6 steps of 256"), (["--steps", "51"], "2 + 51 steps of 32")):
+        monkeypatch.setattr(sys, "argv", ["training.py", *words])
+        with pytest.raises(SystemExit):
+            benchmark._options()
+        assert f"a round of {taken} images takes more than the 1,673 training images" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["training.py", "--steps", "50"])
+    assert benchmark._options().steps == 50
+
+
 @pytest.mark.slow
-def test_strategies_benchmark_trains_each_seed_once(solar_manifest: Path, tmp_path: Path) -> None:
+def test_benchmarks_know_how_many_training_images_the_demo_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from _data import make_dataset
+    from training import TRAIN_IMAGES
+
+    counts = read_record(make_dataset(tmp_path), DataVersion).counts
+    assert sum(counts["train"].values()) == TRAIN_IMAGES
+
+
+def test_settings_of_the_user_reach_no_contender(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from _common import forget_settings
+
+    theirs = {"GRAFTLINE_CACHE": "c", "GRAFTLINE_WEIGHTS": "w", "GRAFTLINE_STORE": "s", "MLFLOW_TRACKING_URI": "m"}
+    environment = {"PATH": "bin", **theirs}
+    monkeypatch.setattr(os, "environ", environment)
+    forget_settings()
+    assert environment == {"PATH": "bin"}
+
+
+@pytest.mark.slow
+def test_strategies_benchmark_trains_each_seed_once_and_tells_sets_of_one_name_apart(
+    solar_manifest: Path, tmp_path: Path
+) -> None:
     options = ["--strategies", "feature_extraction", "--seeds", "2", "--jobs", "2", "--work", tmp_path / "work"]
     shown = [run("strategies.py", solar_manifest, *options, "--out", tmp_path / "out.json") for _ in range(2)]
     assert shown[0] == shown[1]
     (plan,) = json.loads((tmp_path / "out.json").read_text())
     first, second = plan["seeds"]
     assert first["accuracy"] == second["accuracy"] > 0.5 and first["n"] == 16
-    assert f"| {first['accuracy']:.4f} ± 0.0000 | 2 | 16 |" in shown[0]
-    assert sorted((tmp_path / "work").glob("*/*/result.json")) == [
-        tmp_path / "work" / "manifest" / f"tf_efficientnet_lite0-{plan['rank']}-{seed}" / "result.json"
-        for seed in (0, 1)
-    ]
+    assert f"| manifest | {plan['plan']} | {first['accuracy']:.4f} ± 0.0000 | 2 | 16 |" in shown[0]
+    (folder,) = (tmp_path / "work").iterdir()
+    trained = [f"tf_efficientnet_lite0-{plan['rank']}-{seed}" for seed in (0, 1)]
+    assert sorted(path.parent.name for path in folder.glob("*/result.json")) == trained
+
+    other = tmp_path / solar_manifest.name
+    other.write_text("\n".join(solar_manifest.read_text().splitlines()[:61]))  # three of the four kinds
+    again = run("strategies.py", other, *options, "--out", tmp_path / "other.json")
+    assert "| 2 | 12 |" in again and again.splitlines()[2].startswith("| manifest |")
+
+
+def test_strategies_benchmark_times_whole_trainings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import strategies as benchmark
+
+    started: list[bool] = []
+
+    def fine_tune(*folders: Path, checkpoints: str, **options: int) -> None:
+        started.append(Path(checkpoints).exists())
+        Path(checkpoints).mkdir(parents=True)
+        if len(started) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "fine_tune", fine_tune)
+    answer = SimpleNamespace(accuracy=Interval(value=0.5, low=0.1, high=0.9, n=10))
+    monkeypatch.setattr(benchmark, "evaluate", lambda *folders: answer)
+    case = benchmark.Case("set", tmp_path, tmp_path / "plans", 1, SimpleNamespace(backbone="net"))
+    with pytest.raises(KeyboardInterrupt):
+        benchmark._train(case, 0)
+    old = tmp_path / "net-1-0" / "result.json"
+    old.write_text(json.dumps({"accuracy": 0.9, "n": 10, "seconds": 1.0}))
+    assert benchmark._train(case, 0).accuracy == 0.5, "a result without threads is of an older layout"
+    assert started == [False, False], "no training goes on where another was stopped"
+    assert benchmark._train(case, 0) == benchmark._train(case, 0)
+    assert len(started) == 2
+
+
+def test_orchestration_benchmark_counts_the_imports_of_one_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import orchestration as benchmark
+
+    calls: list[tuple[list[str], dict[str, str]]] = []
+
+    def answer(command: list[Any], env: dict[str, str], **_: object) -> SimpleNamespace:
+        calls.append((list(map(str, command[-2:])), env))
+        (tmp_path / "runs" / "one").mkdir(parents=True)
+        (tmp_path / "runs" / "one" / "pipeline.log").touch()
+        (tmp_path / "runs" / "one" / "progress.jsonl").touch()
+        return SimpleNamespace(returncode=0, stdout="{}", stderr="")
+
+    monkeypatch.setattr(benchmark.subprocess, "run", answer)
+    monkeypatch.setenv("GRAFTLINE_CACHE", "theirs")
+    for in_pipeline in (True, False):
+        benchmark._imports(tmp_path / "manifest.csv", tmp_path, in_pipeline)
+        benchmark._run(tmp_path / "manifest.csv", tmp_path, in_pipeline)
+    assert [words for words, _ in calls] == [["--candidates", "1"], ["--candidates", "0"]] * 2
+    assert ["PYTHONPROFILEIMPORTTIME" in env for _, env in calls] == [True, False] * 2
+    assert not [env for _, env in calls if "GRAFTLINE_CACHE" in env]
 
 
 def test_orchestration_benchmark_reads_runs_and_counts_what_they_cost(
