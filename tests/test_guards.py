@@ -24,6 +24,16 @@ def test_a_loss_that_rises_or_is_no_number_raises_the_alarm(then: list[float]) -
             watch.add(loss)
 
 
+def test_random_weights_are_no_alarm_as_long_as_they_do_not_get_worse() -> None:
+    watch = LossWatch(2)
+    for _ in range(16):
+        watch.add(2.5)
+    watch = LossWatch(2, **watch.state())
+    with pytest.raises(RateTooHigh, match=r"from 2\.500 to 4\.000"):
+        for _ in range(8):
+            watch.add(4.0)
+
+
 def test_the_watch_goes_on_where_it_was() -> None:
     whole, first = LossWatch(3), LossWatch(3)
     losses = [1.0] * 8 + [1.2] * 3

@@ -32,10 +32,12 @@ class RateTooHigh(Exception):
 class LossWatch:
     """Compares the training loss with the lowest it has been, and with that of guessing.
 
-    Augmentation, dropout and mixing move the loss of a sound model too, but not above that of one that guesses.
+    Augmentation, dropout and mixing move the loss of a sound model too, but not above that of one that guesses, or of
+    the first step, which no rate had a part in: random weights are worse than guessing.
 
     Args:
         classes: Number of classes.
+        first: Loss of the first step.
         lowest: Lowest mean loss over a window of steps so far.
         losses: Of the last steps of the epoch, at most a window of them.
         new: How many of them have not been judged.
@@ -45,12 +47,13 @@ class LossWatch:
     def __init__(
         self,
         classes: int,
+        first: float = 0.0,
         lowest: float = float("inf"),
         losses: Sequence[float] = (),
         new: int = 0,
         passed: bool = False,
     ) -> None:
-        self._guessing = _GUESSING * math.log(classes)
+        self._guessing, self._first = _GUESSING * math.log(classes), first
         self._lowest, self._losses, self._new, self._passed = lowest, deque(losses, _WINDOW), new, passed
 
     @property
@@ -60,7 +63,8 @@ class LossWatch:
 
     def state(self) -> dict[str, Any]:
         """Returns what changes from step to step, as arguments."""
-        return {"lowest": self._lowest, "losses": list(self._losses), "new": self._new, "passed": self._passed}
+        window = {"losses": list(self._losses), "new": self._new, "passed": self._passed}
+        return {"first": self._first, "lowest": self._lowest, **window}
 
     def add(self, loss: float) -> None:
         """Takes the loss of one step.
@@ -69,7 +73,8 @@ class LossWatch:
             RateTooHigh: It is no number, or the mean of the last steps is above guessing and far above the lowest.
         """
         if not math.isfinite(loss):
-            raise RateTooHigh(loss, min(self._lowest, self._guessing))
+            raise RateTooHigh(loss, min(self._lowest, self._limit))
+        self._first = self._first or loss
         self._losses.append(loss)
         self._new += 1
         if self._new >= _WINDOW:
@@ -82,16 +87,20 @@ class LossWatch:
             RateTooHigh: As `add`, or the validation loss is no number.
         """
         if not math.isfinite(validation_loss):
-            raise RateTooHigh(validation_loss, min(self._lowest, self._guessing))
+            raise RateTooHigh(validation_loss, min(self._lowest, self._limit))
         if self._new:
             self._judge()
         self._losses.clear()
         self._passed = False
 
+    @property
+    def _limit(self) -> float:
+        return max(self._guessing, self._first)
+
     def _judge(self) -> None:
         self._new = 0
-        mean, lowest = float(np.mean(self._losses)), min(self._lowest, self._guessing)
-        if mean > max(_RISE * lowest, self._guessing):
+        mean, lowest = float(np.mean(self._losses)), min(self._lowest, self._limit)
+        if mean > max(_RISE * lowest, self._limit):
             raise RateTooHigh(mean, lowest)
         self._lowest, self._passed = min(self._lowest, mean), True
 
