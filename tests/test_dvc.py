@@ -84,15 +84,21 @@ def test_every_stage_depends_on_its_code_and_on_what_its_command_reads() -> None
         assert all((ROOT / path).exists() for path in code)
 
 
-def test_every_stage_depends_on_the_rooms_that_its_step_imports() -> None:
-    rooms = {"augmentation", "data", "evaluation", "export", "models", "registry", "training", "transfer"}
+def _code_of(step: str, imports: grimp.ImportGraph) -> set[str]:
+    """Returns the files and folders of src/graftline that a step's module comes from."""
+    imported = imports.find_upstream_modules(f"graftline.steps.{step}") - {"graftline"}
+    parts = {Path("src", *module.split(".")[:2]) for module in imported}
+    return {str(part if (ROOT / part).is_dir() else part.with_suffix(".py")) for part in parts}
+
+
+def test_every_stage_depends_on_all_that_its_step_imports_and_on_the_locked_versions() -> None:
     imports = grimp.build_graph("graftline", cache_dir=None)
     for step in imports.find_modules_directly_imported_by("graftline"):  # which offers the steps to users
         imports.remove_import(importer="graftline", imported=step)
     for step in STEPS:
-        imported = imports.find_upstream_modules(f"graftline.steps.{step}")
-        used = {room for room in rooms if any(module.startswith(f"graftline.{room}.") for module in imported)}
-        assert {f"src/graftline/{room}" for room in used} <= set(PIPELINE["stages"][step]["deps"]), step
+        code = {dep for dep in PIPELINE["stages"][step]["deps"] if dep.startswith("src/")}
+        assert code == {f"src/graftline/steps/{step}.py", *_code_of(step, imports)}, step
+    assert all("requirements.lock" in stage["deps"] for stage in PIPELINE["stages"].values())
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +108,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, solar_manifest: Path) -
     for name in (".dvc", "src"):
         ignored = shutil.ignore_patterns("cache", "tmp", "config.local", "__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("params.yaml", ".dvcignore", ".gitignore"):
+    for name in ("params.yaml", ".dvcignore", ".gitignore", "requirements.lock"):
         shutil.copy(ROOT / name, folder / name)
     with solar_manifest.open(newline="") as source, (folder / "manifest.csv").open("w", newline="") as target:
         rows = list(csv.DictReader(source))

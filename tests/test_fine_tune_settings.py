@@ -138,6 +138,12 @@ def test_from_scratch_starts_from_random_weights_and_learns_its_statistics(
     weights = load_file(tmp_path / "out" / WEIGHTS_FILE)
     assert record.pretrained.startswith("random")
     assert not torch.allclose(weights["conv_stem.weight"], pretrained["conv_stem.weight"], atol=0.05)
+    statistics = [name for name in weights if name.endswith(("running_mean", "running_var"))]
+    assert len(statistics) > 50
+    for name in statistics:
+        fresh = torch.full_like(weights[name], float(name.endswith("running_var")))
+        assert not torch.equal(weights[name], fresh), name
+        assert not torch.allclose(weights[name], pretrained[name]), name
 
 
 def test_more_views_give_another_head_on_the_same_backbone(
@@ -149,14 +155,35 @@ def test_more_views_give_another_head_on_the_same_backbone(
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
-@pytest.mark.parametrize("settings", ["dropout=0.5,drop_path=0.2", "mixup=0.4,cutmix=1", "balance=sampling,patience=1"])
-def test_regularised_training_ends_with_a_model_that_answers(
-    inputs: tuple[Path, Path, Path], tmp_path: Path, settings: str
-) -> None:
-    _train(inputs, tmp_path / "out", settings)
-    _, model = load_trained(tmp_path / "out")
-    with torch.inference_mode():
-        assert model(torch.randn(2, 3, 64, 64)).isfinite().all()
+def test_each_regularisation_changes_what_is_learned(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """From random weights, as any epoch is better than those: what is kept is what has been trained."""
+
+    def learn(number: int, setting: str = "") -> dict[str, torch.Tensor]:
+        out = tmp_path / str(number)
+        record = _train(inputs, out, f"from_scratch=true,ema_decay=0{setting and ','}{setting}", batch_size=16)
+        assert record.kept_epoch == 1
+        _, model = load_trained(out)
+        with torch.inference_mode():
+            assert model(torch.randn(2, 3, 64, 64)).isfinite().all()
+        return load_file(out / WEIGHTS_FILE)
+
+    def same(weights: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(weights[name], plain[name]) for name in plain)
+
+    plain = learn(0)
+    assert same(learn(1)), "without any, two trainings are the same"
+    settings = ("dropout=0.5", "drop_path=0.2", "mixup=0.4", "cutmix=1", "balance=sampling")
+    assert [setting for number, setting in enumerate(settings, 2) if same(learn(number, setting))] == []
+
+
+def test_patience_ends_a_training_that_no_longer_gets_better(inputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    tiny = "epochs=4,schedule=constant,ema_decay=0"  # a solved head only loses by what changes below it
+    for patience, ends in ((0, False), (1, True)):
+        out = tmp_path / str(patience)
+        record = _train(inputs, out, f"{tiny},patience={patience}", learning_rate=1e-6)
+        assert ("stopped_early" in [event.kind for event in record.events]) == ends
+        rows = json.loads((out / "history.json").read_text())
+        assert (len(rows) < 5) == ends
 
 
 def test_profile_says_where_the_time_went(
