@@ -13,7 +13,7 @@ from pathlib import Path
 
 from graftline.errors import GraftlineError
 from graftline.files import sha256_bytes
-from graftline.storage.addresses import has_credentials, without_password
+from graftline.storage.addresses import refuse_credentials, without_password
 from graftline.storage.locks import lock
 from graftline.workspace import cache_folder, workspace
 
@@ -95,17 +95,13 @@ class GitRegistry:
         return _git([*self.options, *arguments], self.root, self.name)
 
 
-def refuse_credentials(registry: str) -> None:
+def check_address(registry: str) -> None:
     """Refuses an address with credentials in it: Git would keep them in the clone, and a run in its arguments.
 
     Raises:
         GraftlineError: It has some.
     """
-    if has_credentials(registry):
-        raise GraftlineError(
-            f"the address of the data registry, {without_password(registry)}, must not hold credentials, not even a "
-            "user name, which would be written down with it: give them to git's credential helper, or use SSH"
-        )
+    refuse_credentials("the address of the data registry", registry, "give them to git's credential helper, or use SSH")
 
 
 @contextlib.contextmanager
@@ -119,7 +115,7 @@ def open_registry(registry: str, create: bool) -> Iterator[GitRegistry]:
     Raises:
         GraftlineError: It has credentials in it, is no Git repository, does not answer, or git is not installed.
     """
-    refuse_credentials(registry)
+    check_address(registry)
     name = without_password(registry or str(workspace() / "data-registry"))
     if registry and (_URL.fullmatch(registry) or _is_bare(Path(registry))):
         root = cache_folder() / "registries" / sha256_bytes(registry.encode())[:16]

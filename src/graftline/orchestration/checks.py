@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from graftline.errors import GraftlineError, check_choice, check_seed
-from graftline.storage.addresses import has_credentials, without_password
+from graftline.storage.addresses import refuse_credentials
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -18,11 +18,11 @@ def check_options(options: Mapping[str, Any]) -> None:
     Raises:
         GraftlineError: One of them cannot be what is given for it.
     """
-    from graftline.data.git_registry import refuse_credentials
+    from graftline.data.git_registry import check_address
     from graftline.registry.versions import check_name
 
     check_seed(options.get("seed", 0))
-    refuse_credentials(options.get("registry", ""))
+    check_address(options.get("registry", ""))
     check_tracking_uri(options.get("tracking_uri", ""))
     check_choice("device", options.get("device", "auto"), get_args(Device))
     for name in ("image_size", "candidates"):
@@ -39,11 +39,8 @@ def check_tracking_uri(address: str) -> None:
     Raises:
         GraftlineError: It has some.
     """
-    if has_credentials(address):
-        raise GraftlineError(
-            f"the tracking URI {without_password(address)} must not hold credentials, which would be written down with "
-            "it: give the whole address by MLFLOW_TRACKING_URI in the environment"
-        )
+    instead = "give the whole address by MLFLOW_TRACKING_URI in the environment"
+    refuse_credentials("the tracking URI", address, instead)
 
 
 def _check_settings(options: Mapping[str, Any]) -> None:
