@@ -51,7 +51,7 @@ lint: $(READY) ## style, types, import direction, Dockerfile
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest tests/test_architecture.py
+	@$(BIN)/pytest tests/house/test_architecture.py
 	@$(BIN)/hadolint docker/Dockerfile
 
 bench: $(READY) ## training beside the PyTorch tutorial and fastai, and what makes it fast (half an hour)
@@ -68,7 +68,7 @@ images: ## container images graftline:VERSION-cpu and -cuda; docs/cluster.md tel
 		--tag "graftline:$(VERSION)-$$target" .; done
 
 test-images: $(READY) ## the pipeline with each step in a container of IMAGE, held against a run without
-	@GRAFTLINE_IMAGE="$(IMAGE)" $(BIN)/pytest -s -rs tests/test_images.py
+	@GRAFTLINE_IMAGE="$(IMAGE)" $(BIN)/pytest -s -rs tests/runs/test_images.py
 
 lock: $(READY) ## resolve requirements.lock again, after a change of dependencies in pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet uv

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from graftline import version_data
 from graftline.data.shards import shard_paths, write_shards
-from graftline.orchestration.demo import demo_data
 from graftline.records import DataVersion, read_record
+from graftline.runs.demo import demo_data
 
 
 def make_dataset(folder: Path, per_stratum: int = 0) -> Path:

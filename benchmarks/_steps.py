@@ -20,8 +20,8 @@ from graftline import (
     select_strategy,
     version_data,
 )
-from graftline.orchestration.board import line_name
-from graftline.orchestration.local import in_workspace
+from graftline.runs.board import line_name
+from graftline.runs.local import in_workspace
 from graftline.storage import connect_store
 
 

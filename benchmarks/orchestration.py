@@ -22,8 +22,8 @@ from _common import HERE, RESULTS, Spread, own_environment
 from _data import shorten
 
 from graftline.files import write_atomic
-from graftline.orchestration.demo import demo_data
 from graftline.progress import say
+from graftline.runs.demo import demo_data
 
 STRATA = 8  # two labels, two splits, two domains
 _IMPORT = re.compile(r"import time: +(\d+) \|")

@@ -9,7 +9,7 @@ import tempfile
 
 from _common import RESULTS, forget_settings
 
-from graftline.orchestration.demo import demo
+from graftline.runs.demo import demo
 
 SEEDS = (0, 1, 2)
 

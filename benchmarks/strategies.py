@@ -26,8 +26,8 @@ from _common import RESULTS
 from graftline import augment, evaluate, fine_tune, select_strategy, version_data
 from graftline.data.sources import source_fingerprint
 from graftline.files import write_atomic
-from graftline.orchestration.demo import demo_data
 from graftline.records import TransferPlan, TransferPlans, read_record
+from graftline.runs.demo import demo_data
 from graftline.storage import connect_store
 
 HEADER = """| images | plan | test accuracy (mean ± standard deviation) | seeds | test images | seconds | threads |

@@ -22,7 +22,7 @@ def augment(
     """
     from pathlib import Path
 
-    from graftline.scaleout.task import as_task
+    from graftline.components.task import as_task
     from graftline.steps.augment import augment as step
 
     record = as_task(step)(Path(dataset.path), Path(policy.path), flips=flips, seed=seed)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ def choose_model(
     """
     from pathlib import Path
 
-    from graftline.scaleout.task import as_task
+    from graftline.components.task import as_task
     from graftline.steps.choose_model import choose_model as step
 
     record = as_task(step)([Path(candidate.path) for candidate in models], Path(model.path))

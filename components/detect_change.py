@@ -30,7 +30,7 @@ def detect_change(
     """
     from pathlib import Path
 
-    from graftline.scaleout.task import as_task
+    from graftline.components.task import as_task
     from graftline.steps.detect_change import detect_change as step
 
     record = as_task(step)(

@@ -27,7 +27,7 @@ def evaluate(
     import shutil
     from pathlib import Path
 
-    from graftline.scaleout.task import as_task
+    from graftline.components.task import as_task
     from graftline.steps.evaluate import evaluate as step
 
     record = as_task(step)(Path(dataset.path), Path(model.path), Path(evaluation.path), split=split, seed=seed)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ def export_onnx(
     """
     from pathlib import Path
 
-    from graftline.scaleout.task import as_task
+    from graftline.components.task import as_task
     from graftline.steps.export_onnx import export_onnx as step
 
     record = as_task(step)(

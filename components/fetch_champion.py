@@ -27,7 +27,7 @@ def fetch_champion(
     """
     from pathlib import Path
 
-    from graftline.scaleout.task import as_task
+    from graftline.components.task import as_task
     from graftline.steps.fetch_champion import fetch_champion as step
 
     if not inputs_version:

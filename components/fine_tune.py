@@ -37,7 +37,7 @@ def fine_tune(
     """
     from pathlib import Path
 
-    from graftline.scaleout.task import as_task
+    from graftline.components.task import as_task
     from graftline.steps.fine_tune import fine_tune as step
 
     record = as_task(step)(

@@ -27,7 +27,7 @@ def register_model(
     """
     from pathlib import Path
 
-    from graftline.scaleout.task import as_task
+    from graftline.components.task import as_task
     from graftline.steps.register_model import register_model as step
 
     record = as_task(step)(

@@ -30,7 +30,7 @@ def select_strategy(
     """
     from pathlib import Path
 
-    from graftline.scaleout.task import as_task
+    from graftline.components.task import as_task
     from graftline.steps.select_strategy import select_strategy as step
 
     record = as_task(step)(

@@ -24,7 +24,7 @@ def version_data(
     """
     from pathlib import Path
 
-    from graftline.scaleout.task import as_task
+    from graftline.components.task import as_task
     from graftline.steps.version_data import version_data as step
 
     record = as_task(step)(

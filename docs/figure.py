@@ -13,8 +13,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from graftline.orchestration.demo import PUBLISHED
 from graftline.records import EdgeBundle, Evaluation, read_record
+from graftline.runs.demo import PUBLISHED
 
 OUT = Path(__file__).parent / "images" / "result.png"
 OURS, THEIRS, TEXT = "#1f6feb", "#8c959f", "#24292f"

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from kfp import dsl, kubernetes
 
 from graftline.components.image import IMAGE
+from graftline.components.task import TRY, TRY_ON_POD
 from graftline.pipelines.profile import Profile, Requests, Step, Toleration
 from graftline.scaleout.settings import VARIABLE, JobSettings
-from graftline.scaleout.task import TRY, TRY_ON_POD
 
 STORE_KEYS = ("GRAFTLINE_STORE",)
 # Missing where pods get their rights from the cloud, or where the store is the cloud's own.

@@ -41,7 +41,7 @@ def solar_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of 80 real images: 20 of each class and cell type."""
     import csv
 
-    from graftline.orchestration.demo import lay_out
+    from graftline.runs.demo import lay_out
 
     folder = tmp_path_factory.mktemp("solar")
     with lay_out(folder / "all").open(newline="") as file:
@@ -106,7 +106,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["StandI
     """A stand-in for the API of a cluster, which the environment names; following it knows no pauses."""
     from kfp_stand_in import serve
 
-    from graftline.orchestration import cluster_runs, follow
+    from graftline.cluster import follow, submit
 
     state, server = serve()
     for name in ("KUBECONFIG", "KF_PIPELINES_ENDPOINT"):
@@ -116,7 +116,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["StandI
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(follow, "EVERY_SECONDS", 0.01)
     monkeypatch.setattr(follow, "_DRAW_EVERY_SECONDS", 0.01)
-    monkeypatch.setattr(cluster_runs, "_FIND_AGAIN_SECONDS", (0, 0, 0))
+    monkeypatch.setattr(submit, "_FIND_AGAIN_SECONDS", (0, 0, 0))
     yield state
     server.shutdown()
     server.server_close()
@@ -125,7 +125,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["StandI
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs a command; returns exit code, standard output and standard error."""
-    from graftline import cli
+    from graftline.cli import main as cli
 
     def run(*words: str | Path) -> tuple[int, str, str]:
         code = cli.main(list(map(str, words)))

@@ -19,9 +19,9 @@ from graftline.export.decision import Decision, decide
 from graftline.export.latency import Runner, measure_latency, torch_runner
 from graftline.export.lineage import LINEAGE_FILE, describe_lineage, write_metadata
 from graftline.export.onnx_graph import export_network, join
+from graftline.export.page import PageUnavailableError, fetch_runtime, write_page
 from graftline.export.parity import Parity, accuracy_difference, compare, run_files
 from graftline.export.quantise import quantise
-from graftline.export.web import PageUnavailableError, fetch_runtime, write_page
 from graftline.files import sha256_file, write_atomic
 from graftline.models.edge import EdgeModel
 from graftline.models.predict import predict

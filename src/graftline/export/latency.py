@@ -9,8 +9,8 @@ from torch import nn
 
 from graftline.data.decode import resize_square
 from graftline.models.predict import normalise
+from graftline.models.threads import one_thread
 from graftline.records import Interval, TrainedModel
-from graftline.training.threads import one_thread
 
 Runner = Callable[[np.ndarray], np.ndarray]
 _WARM_UP = 5

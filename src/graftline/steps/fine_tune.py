@@ -87,7 +87,7 @@ def fine_tune(
     from graftline.training.agreement import from_main
     from graftline.training.checkpoints import Checkpoints, run_name
     from graftline.training.device import make_accelerator
-    from graftline.training.profile import StepTimer
+    from graftline.training.timer import StepTimer
     from graftline.transfer.settings import change_plan, read_plan
     from graftline.transfer.start import load_champion
     from graftline.transfer.strategies import carry_out, load_transfer_data

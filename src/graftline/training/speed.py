@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from graftline.files import sha256_bytes, write_atomic
+from graftline.models.threads import one_thread
 from graftline.progress import say
 from graftline.training.depthwise import speed_up_depthwise
-from graftline.training.threads import one_thread
 from graftline.workspace import cache_folder
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}

@@ -20,8 +20,8 @@ from graftline.training.device import Machine
 from graftline.training.images import Images
 from graftline.training.mixing import Mix, draw_mix, mix_images
 from graftline.training.optimizer import StartingPoint, make_optimizer
-from graftline.training.profile import StepTimer
 from graftline.training.sampling import balanced_weights, view_seeds
+from graftline.training.timer import StepTimer
 
 _CLIP_NORM = 1.0
 _EVALUATION_BATCH = 32

@@ -29,10 +29,10 @@ from graftline.training.features import FeatureKey, cached_features
 from graftline.training.images import Images
 from graftline.training.loop import Stage, Trainer
 from graftline.training.probe import choose_strength, set_head, solve_head
-from graftline.training.profile import StepTimer
 from graftline.training.range_test import RangeTest, try_rates
 from graftline.training.sampling import image_weights
 from graftline.training.stepper import Stepper
+from graftline.training.timer import StepTimer
 from graftline.transfer.start import Champion, Start, build_start, is_solved_better
 
 _VIEWED = 64

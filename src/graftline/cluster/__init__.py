@@ -1,0 +1,1 @@
+"""Pipelines on a cluster: compiled, submitted, followed, scheduled."""

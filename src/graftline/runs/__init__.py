@@ -1,0 +1,1 @@
+"""A pipeline on this machine: run, watched, summed up; images and weights stay here."""

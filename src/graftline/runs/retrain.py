@@ -1,0 +1,133 @@
+"""Trains again on this machine, when there is reason to: `graftline retrain DATASET`."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from graftline.errors import GraftlineError
+from graftline.options import with_options_of
+from graftline.records import (
+    CHOICE_FILE,
+    RECORD_FILE,
+    Change,
+    Choice,
+    DataVersion,
+    EdgeBundle,
+    Evaluation,
+    Registration,
+    read_record,
+)
+from graftline.records.base import R
+from graftline.runs.local import execute, in_workspace, run
+from graftline.runs.summary import Summary, summarise
+from graftline.steps import RETRAIN_STEPS
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """What came of a retraining.
+
+    Attributes:
+        change: What had changed.
+        summary: Of the new model; None when nothing was trained.
+        promoted: Whether the new model became champion.
+        conclusion: The outcome and its reason, in one line.
+    """
+
+    change: Change
+    summary: Summary | None
+    promoted: bool
+    conclusion: str
+
+
+@with_options_of(run, without=("published",))
+def retrain(
+    source: str, *, production: str = "", promote: Literal["not_worse", "better"] = "better", **options: Any
+) -> Retraining:
+    """Trains again if the images have changed, and promotes the new model only with evidence.
+
+    Compares the source with the data that the champion was trained on; when nothing has changed, it says so and ends.
+    Otherwise it versions the data, where old test images stay test images, trains, and compares the new model with the
+    champion on the same present test images.
+
+    Args:
+        source: As for `graftline run`.
+        production: Folder or s3:// prefix of images, without labels, that the champion met in production; empty
+            measures no drift.
+        promote: What it takes to become champion: to be better than it beyond chance, or not worse.
+
+    Returns:
+        What changed, what was trained, and whether it was promoted.
+
+    Raises:
+        GraftlineError: The source cannot be read, or a step failed; the message names the log and how to resume.
+        RunStopped: The run was interrupted.
+    """
+    from graftline.data.sources import absolute
+
+    pictures = absolute(production) if production else ""
+    arguments = {"tracking_uri": "", **options, "source": source, "production": pictures, "promote": promote}
+    with in_workspace(arguments.pop("workspace", "")):
+        done = execute("retrain", RETRAIN_STEPS, arguments)
+        change = read_record(done.outputs["change"], Change)
+        outputs = _trained(done.outputs["change"])
+        if outputs is None:
+            return Retraining(change, None, False, f"nothing to train: {change.reason}")
+        summary = summarise(done.folder, outputs, done.seconds, done.peak_memory_bytes)
+        return _concluded(change, summary, arguments["tracking_uri"])
+
+
+def _concluded(change: Change, summary: Summary, tracking_uri: str) -> Retraining:
+    """Asks the promotion log what became of the new version: a registration that was made before changes nothing."""
+    from graftline.registry.client import open_registry
+    from graftline.registry.promotions import read_promotions
+    from graftline.storage import connect_store
+
+    done = summary.records.registration
+    with connect_store() as store, open_registry(store, tracking_uri) as registry:
+        mine = [entry for entry in read_promotions(registry, done.name) if entry.run == summary.folder.name]
+    version = f"{done.name} version {done.version}"
+    if not mine:
+        return Retraining(change, summary, False, f"not promoted: this model is {version} already")
+    promoted = mine[-1].event == "promoted"
+    outcome = f"promoted: {version} is champion" if promoted else f"not promoted: {version} is challenger"
+    return Retraining(change, summary, promoted, f"{outcome}: {done.reason}")
+
+
+def _trained(change: Path) -> dict[str, Path] | None:
+    """Finds the folders of the steps that a condition guards, which kfp does not count among a pipeline's outputs.
+
+    `register_model` is never cached, so its folder lies beside that of `detect_change`; from its record on, each names
+    the one before by its hash, wherever it was first made.
+
+    Args:
+        change: Output folder of `detect_change`: PIPELINE_ROOT/RUN/detect-change/change.
+
+    Returns:
+        The folders as `summarise` takes them; None when nothing was trained.
+    """
+    registration = change.parents[1] / "register-model" / "registration"
+    if not (registration / RECORD_FILE).is_file():
+        return None
+    root, bundle = change.parents[2], read_record(registration, Registration).bundle
+    shipped = _made(root, "bundle", EdgeBundle, lambda record: record.sha256 == bundle)
+    made_from = read_record(shipped, EdgeBundle)
+    return {
+        "dataset": _made(root, "dataset", DataVersion, lambda record: record.version == made_from.data_version),
+        "model": _made(root, "model", Choice, lambda record: record.chosen == made_from.model, CHOICE_FILE),
+        "evaluation": _made(root, "evaluation", Evaluation, lambda record: record.model == made_from.model),
+        "bundle": shipped,
+        "registration": registration,
+    }
+
+
+def _made(root: Path, artifact: str, kind: type[R], fits: Callable[[R], bool], file: str = RECORD_FILE) -> Path:
+    """Returns the newest folder PIPELINE_ROOT/RUN/STEP/ARTIFACT whose record, in that file, fits."""
+    paths = sorted(root.glob(f"*/*/{artifact}/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in paths:
+        with contextlib.suppress(GraftlineError):  # a record of another version of graftline
+            if fits(read_record(path.parent, kind, file)):
+                return path.parent
+    raise GraftlineError(f"the {artifact} of this run is not below {root} any more: run the same command again")

@@ -1,0 +1,95 @@
+"""Every component is its step with KFP artifacts for folders: same name, same parameters, same defaults."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+import pytest
+from kfp import dsl
+from kfp.dsl import OutputPath
+from kfp.dsl.types import type_annotations
+from PIL import Image
+
+from graftline.records import DataVersion, read_record
+from graftline.steps import RETRAIN_STEPS, STEPS
+
+FOLDERS = (Path, list[Path], Path | None)
+CACHE_KEYS = {"code_version", "data_version", "inputs_version", "source_fingerprint"}
+
+
+def component_of(step: str) -> Any:
+    return getattr(import_module(f"graftline.components.{step}"), step)
+
+
+def parameters_of_component(step: str) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(component_of(step).python_func).parameters)
+
+
+def parameters_of_step(step: str) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(getattr(import_module(f"graftline.steps.{step}"), step)).parameters)
+
+
+def is_input(parameter: inspect.Parameter) -> bool:
+    return bool(type_annotations.is_artifact_wrapped_in_Input(parameter.annotation))
+
+
+def is_output(parameter: inspect.Parameter) -> bool:
+    annotation = parameter.annotation
+    return type_annotations.is_artifact_wrapped_in_Output(annotation) or isinstance(annotation, OutputPath)
+
+
+def scalars(parameters: dict[str, inspect.Parameter]) -> dict[str, tuple[type, Any]]:
+    """Returns type and default of each parameter that is no folder; KFP knows a Literal as a text."""
+    return {
+        name: (str if get_origin(p.annotation) is Literal else p.annotation, p.default)
+        for name, p in parameters.items()
+        if p.annotation not in FOLDERS and not is_input(p) and not is_output(p) and name not in CACHE_KEYS
+    }
+
+
+@pytest.mark.parametrize("step", RETRAIN_STEPS)
+def test_scalars_and_defaults_are_those_of_the_step(step: str) -> None:
+    assert scalars(parameters_of_component(step)) == scalars(parameters_of_step(step))
+
+
+@pytest.mark.parametrize("step", RETRAIN_STEPS)
+def test_input_artifacts_are_the_folders_that_the_step_reads(step: str) -> None:
+    read = [name for name, p in parameters_of_step(step).items() if p.annotation in FOLDERS and name != "out"]
+    assert [name for name, p in parameters_of_component(step).items() if is_input(p)] == read
+
+
+@pytest.mark.parametrize("step", RETRAIN_STEPS)
+def test_cache_knows_code_data_and_every_input(step: str) -> None:
+    parameters = parameters_of_component(step)
+    inputs = {name for name, p in parameters.items() if is_input(p)}
+    expected = {"code_version", "data_version" if inputs else "source_fingerprint"} if step in STEPS else set()
+    if step == "fetch_champion":
+        expected = {"code_version", "inputs_version"}
+    if inputs - {"dataset"}:
+        expected.add("inputs_version")
+    assert CACHE_KEYS & set(parameters) == expected
+    assert all(parameters[name].default is inspect.Parameter.empty for name in expected), "none may be forgotten"
+
+
+@pytest.mark.parametrize("step", RETRAIN_STEPS)
+def test_component_bears_the_name_and_installs_nothing(step: str) -> None:
+    component = component_of(step)
+    assert component.python_func.__name__ == step
+    container = component.component_spec.implementation.container
+    assert container.image.startswith("graftline:")
+    assert not any("pip install" in word for word in container.command)
+
+
+def test_version_data_returns_the_version_of_a_real_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFTLINE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "work"))
+    for number in range(40):
+        path = tmp_path / "images" / ("light" if number % 2 else "dark") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number + 128 * (number % 2)).save(path)
+    dataset = dsl.Dataset(uri=str(tmp_path / "dataset"))
+    version = component_of("version_data").python_func(
+        source=str(tmp_path / "images"), dataset=dataset, code_version="c0", source_fingerprint="f0"
+    )
+    assert version == read_record(tmp_path / "dataset", DataVersion).version == dataset.metadata["version"]
