@@ -1,22 +1,48 @@
 """What every record is made of: the base class, reading, writing, intervals, files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, ValidationInfo, model_validator
+from pydantic_core import to_json, to_jsonable_python
 
 from graftline.errors import GraftlineError
 from graftline.files import sha256_bytes, sha256_file, write_atomic
 
 RECORD_FILE = "record.json"
 R = TypeVar("R", bound="Record")
+_AS_READ = "_as_read"  # not a field: equal parts stay equal, and nothing of it is written
 
 
 class Part(BaseModel):
-    """A part of a record: strict and immutable."""
+    """A part of a record: strict and immutable. One that was read knows its JSON as it stood."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remember(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        part = handler(data)
+        if info.mode == "json":
+            part.__dict__[_AS_READ] = data
+        return part
+
+    @property
+    def json_text(self) -> str:
+        """Its JSON without white space: as it was read, whatever fields have come since, or as it would be written."""
+        return self._json()
+
+    def _json(self, indent: int | None = None) -> str:
+        read = self.__dict__.get(_AS_READ)
+        return self.model_dump_json(indent=indent) if read is None else to_json(read, indent=indent).decode()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Returns a copy with some fields changed; of one that was read, the JSON stays but for these."""
+        copy = super().model_copy(update=update, deep=deep)
+        if _AS_READ in copy.__dict__:
+            copy.__dict__[_AS_READ] = copy.__dict__[_AS_READ] | to_jsonable_python(dict(update or {}))
+        return copy
 
 
 class Record(Part):
@@ -26,13 +52,17 @@ class Record(Part):
 
     def write(self, folder: Path, file: str = RECORD_FILE) -> Self:
         """Writes the record into `folder`, as `record.json` unless it lies beside another, and returns it."""
-        write_atomic(folder / file, self.model_dump_json(indent=2) + "\n")
+        write_atomic(folder / file, self._json(indent=2) + "\n")
         return self
 
     @property
     def sha256(self) -> str:
-        """The hexadecimal SHA-256 of the record's canonical JSON: the name by which later records refer to it."""
-        return sha256_bytes(self.model_dump_json().encode())
+        """The SHA-256 of the JSON without white space, in hexadecimal: the name by which later records refer to it.
+
+        A record that was read keeps the hash that it was written with: fields that were added since, and their order,
+        do not count.
+        """
+        return sha256_bytes(self.json_text.encode())
 
 
 def read_record(folder: Path, kind: type[R], file: str = RECORD_FILE) -> R:

@@ -103,7 +103,7 @@ def fine_tune(
         say(f"rank {rank}: {plan.name}")
     start = load_champion(champion, data.classes) if champion and plan.champion else None
     accelerator = make_accelerator(device, precision, memory_format, torch_compile)
-    parts = [data.version, chosen.sha256, plan.model_dump_json(), str(seed), accelerator.arithmetic, str(torch_compile)]
+    parts = [data.version, chosen.sha256, plan.json_text, str(seed), accelerator.arithmetic, str(torch_compile)]
     parts.append(repr(input_spec(plan.backbone)))  # as the weights at hand say
     run = Path(checkpoints or workspace() / "checkpoints") / run_name(parts)
     saved = Checkpoints(run, None if checkpoints else lasting_store(), accelerator.is_main_process)

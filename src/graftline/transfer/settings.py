@@ -61,7 +61,11 @@ def change_plan(
         raise GraftlineError(
             f"the setting {first['loc'][0]}={first['input']} is not possible: {first['msg']}"
         ) from None
-    return changed.model_copy(update={**_length(plan, changed, "stage_epochs" in changes), **_start(changed, changes)})
+    changed = changed.model_copy(
+        update={**_length(plan, changed, "stage_epochs" in changes), **_start(changed, changes)}
+    )
+    names = [name for name in TransferPlan.model_fields if getattr(changed, name) != getattr(plan, name)]
+    return plan.model_copy(update={name: getattr(changed, name) for name in names})
 
 
 def _start(changed: TransferPlan, changes: dict[str, Any]) -> dict[str, Any]:
