@@ -106,12 +106,6 @@ def paired_difference(correct_new: np.ndarray, correct_old: np.ndarray) -> Inter
     return Interval(value=(gained - lost) / n, low=low, high=high, n=n)
 
 
-def points(difference: Interval) -> str:
-    """Returns a difference of shares for people: "+1.5 points, 95 % interval -0.4 to +3.4"."""
-    value, low, high = (f"{100 * share:+.1f}" for share in (difference.value, difference.low, difference.high))
-    return f"{value} points, 95 % interval {low} to {high}"
-
-
 def _tango_low(gained: int, lost: int, n: int) -> float:
     """The lowest difference that the counts do not reject; the highest is that of the swapped models, negated."""
     if lost == n:

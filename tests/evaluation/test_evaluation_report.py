@@ -140,7 +140,7 @@ def test_report_names_the_candidates_and_why_one_was_chosen():
     assert "Chosen of 2 candidates" in html
     assert choice.reason in html
     worse = choice.candidates[1].difference
-    assert f"{100 * worse.value:+.1f} points, 95 % interval {100 * worse.low:+.1f}" in html
+    assert f"{100 * worse.value:+.1f} points, 95\u202f% interval {100 * worse.low:+.1f}" in html
     assert html.count(" px, chosen") == 1
     assert "candidates" not in render_report(report_of(classes)), "there was nothing to choose"
 
@@ -236,7 +236,7 @@ def test_cautions_name_what_is_thin():
     assert "only 35 images" in told
     assert "never answers “dog”" in told
     assert "Fewer than 20 images of “dog”" in told
-    assert "Always answering “cat” would be right on 85.7\u202f%" in told
+    assert "Always answering “cat” would be right on 85.7 %" in told
 
 
 def test_a_class_without_images_is_named():
@@ -246,7 +246,7 @@ def test_a_class_without_images_is_named():
 def test_gap_between_validation_and_test():
     labels = [0, 1] * 200
     measured = measured_of(labels, [1, 0] * 60 + labels[120:])
-    assert "70.0\u202f% on test images, more than chance" in cautions_of(measured, validation=(190, 200))
+    assert "70.0 % on test images, more than chance" in cautions_of(measured, validation=(190, 200))
     assert "more than chance" not in cautions_of(measured, validation=(8, 10))
     assert "flatter" in cautions_of(measured, split="validation", validation=(190, 200))
 
@@ -254,7 +254,7 @@ def test_gap_between_validation_and_test():
 def test_a_weak_domain_is_named():
     labels = [0, 1] * 200
     measured = measured_of(labels, [1, 0] * 50 + labels[100:], domains=["poly"] * 200 + ["mono"] * 200)
-    assert "“poly” (50.0\u202f%, n=200) is lower than on “mono” (100.0\u202f%, n=200)" in cautions_of(measured)
+    assert "“poly” (50.0 %, n=200) is lower than on “mono” (100.0 %, n=200)" in cautions_of(measured)
 
 
 def test_the_extremes_of_many_equal_domains_are_not_called_different():

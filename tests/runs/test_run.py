@@ -16,17 +16,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from graftline.cli.table import show_summary, show_tree, size
+from graftline.cli.table import show_summary, show_tree
 from graftline.errors import GraftlineError
 from graftline.files import output_folder
 from graftline.records import EdgeBundle, read_record
-from graftline.runs.board import Board, clock, plain_line
+from graftline.runs.board import Board, plain_line
 from graftline.runs.code_version import code_version
 from graftline.runs.local import in_workspace, run
 from graftline.runs.memory import tree_bytes
 from graftline.runs.summary import Summary
 from graftline.runs.worker import Log
 from graftline.steps import STEPS
+from graftline.words import clock, percent, size
 from graftline.workspace import cache_folder, workspace
 
 Call = Callable[..., tuple[int, str, str]]
@@ -438,7 +439,7 @@ def test_a_run_ends_with_its_table_and_the_path_of_its_summary(first_run: "subpr
     summary = json.loads(path.read_text())
     assert list(summary) == KEYS
     assert summary["data_version"] in first_run.stdout
-    assert f"{summary['test_accuracy']:.2%}" in first_run.stdout
+    assert percent(summary["test_accuracy"]) in first_run.stdout
     low, high = summary["test_accuracy_interval"]
     assert 0 < low <= summary["test_accuracy"] <= high <= 1
     assert summary["strategy"] in ("feature_extraction", "fine_tuning")
@@ -466,7 +467,7 @@ def test_a_second_run_takes_every_step_from_the_cache(
     assert {key: again[key] for key in KEYS if key not in own} == {key: before[key] for key in KEYS if key not in own}
     show_summary(second_run)
     out = capsys.readouterr().out
-    assert "88.42%" in out
+    assert "88.4 %" in out
     assert out.splitlines()[-1] == str(second_run.path)
 
 

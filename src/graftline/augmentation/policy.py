@@ -9,6 +9,7 @@ from sklearn.model_selection import cross_val_score
 from threadpoolctl import threadpool_limits
 
 from graftline.records import AugmentationPolicy, DataVersion
+from graftline.words import percent
 
 Flips = Literal["auto", "none", "horizontal", "vertical", "both"]
 
@@ -104,8 +105,8 @@ def _choose_flips(grey: bool, orientation: Orientation, flips: Flips) -> tuple[f
     if flips != "auto":
         sides = float(flips in ("horizontal", "both")), float(flips in ("vertical", "both"))
         return sides[0] / 2, sides[1] / 2, 0.0, f"flips: {flips}, as you said"
-    told = f"a linear probe tells upside-down images in {orientation.vertical:.0%} of {orientation.n} cases"
-    turned = f"transposed ones in {orientation.transposed:.0%}"
+    told = f"a linear probe tells upside-down images in {percent(orientation.vertical, 0)} of {orientation.n} cases"
+    turned = f"transposed ones in {percent(orientation.transposed, 0)}"
     if grey:
         why = "grey images mostly come from instruments, and a defect is one however the part lies"
         but = "digits, letters and X-rays of the body want --flips none or horizontal"
@@ -124,7 +125,8 @@ def _crop_reason(crop: tuple[float, float], training: int) -> str:
         _GENTLE_CROP: "small objects and defects stay in view",
     }
     why = whys[crop]
-    return f"random resized crop of {crop[0]:.0%} to {crop[1]:.0%} of the area ({training:,} training images): {why}"
+    area = f"{percent(crop[0], 0)} to {percent(crop[1], 0)} of the area"
+    return f"random resized crop of {area} ({training:,} training images): {why}"
 
 
 def _colour_reason(grey: bool) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from graftline.records import Choice, EdgeBundle, FileEntry, Interval, Record
-from graftline.runs.board import clock
 from graftline.runs.summary import Summary
+from graftline.words import clock, percent, points_in_brief, size, spread
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,22 +115,18 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str, str]]:
     choice = summary.records.choice
     if choice:
         yield "chosen", f"of {len(choice.candidates)} candidates", choice.reason
-    yield "accuracy", _percent(evaluation.accuracy), _on(evaluation.accuracy)
+    yield "accuracy", percent(evaluation.accuracy.value), _on(evaluation.accuracy)
     for name, accuracy in summary.published:
-        yield "", f"{accuracy:.2%}", f"published: {name}"
-    yield "macro-F1", _percent(evaluation.macro_f1), _on(evaluation.macro_f1)
+        yield "", percent(accuracy), f"published: {name}"
+    yield "macro-F1", percent(evaluation.macro_f1.value), _on(evaluation.macro_f1)
     yield "registry", f"{registration.name} {registration.version}, {registration.alias}", registration.reason
     memory = f"at most {size(summary.peak_memory_bytes)} of memory" if summary.peak_memory_bytes else ""
     yield "run", clock(summary.seconds), memory
     yield "edge", summary.records.bundle.shipped, summary.records.bundle.why
 
 
-def _percent(interval: Interval) -> str:
-    return f"{interval.value:.2%}"
-
-
 def _on(interval: Interval) -> str:
-    return f"{interval.low:.2%} to {interval.high:.2%} with 95 % confidence, on {interval.n:,} test images"
+    return f"{spread(interval)} with 95 % confidence, on {interval.n:,} test images"
 
 
 def _columns(first: str, *numbers: str) -> "Table":
@@ -151,17 +147,12 @@ def _candidates_table(choice: Choice) -> "Table":
         table.add_row(
             one.name,
             f"{one.parameters:,}",
-            f"{one.validation_accuracy.value:.2%}",
-            _points(one.difference) if one.difference else "",
+            percent(one.validation_accuracy.value),
+            points_in_brief(one.difference) if one.difference else "",
             f"{one.validation_loss:.4f}",
             style="bold" if one.model == choice.chosen else "",
         )
     return table
-
-
-def _points(difference: Interval) -> str:
-    value, low, high = (f"{100 * share:+.1f}" for share in (difference.value, difference.low, difference.high))
-    return f"{value} ({low} to {high})"
 
 
 def _variants_table(bundle: EdgeBundle) -> "Table":
@@ -171,8 +162,8 @@ def _variants_table(bundle: EdgeBundle) -> "Table":
             variant.name,
             size(variant.bytes),
             f"{variant.latency_ms.value:.1f} ms",
-            f"{variant.accuracy.value:.2%}",
-            f"{variant.agreement.value:.2%}",
+            percent(variant.accuracy.value),
+            percent(variant.agreement.value),
             style="bold" if variant.file == bundle.shipped else "",
         )
     return table
@@ -183,12 +174,3 @@ def _places(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "report", summary.report
     yield "bundle", summary.bundle
     yield "web page", f"graftline serve {summary.bundle}" if page.is_file() else summary.records.bundle.web_page
-
-
-def size(count: float) -> str:
-    """Returns a number of bytes for people: "18.7 MB"."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"

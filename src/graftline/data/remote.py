@@ -14,6 +14,7 @@ from graftline.data.trees import File
 from graftline.errors import DataError
 from graftline.progress import say, track
 from graftline.storage.objects import CONNECTIONS, Objects, StoredObject, is_url, is_whole, split_url
+from graftline.words import size
 from graftline.workspace import cache_folder
 
 
@@ -54,8 +55,8 @@ def fetch_all(objects: Objects, items: Iterable[StoredObject]) -> None:
     copies = map_threads(lambda item: fetch_one(objects, item), new, CONNECTIONS)
     for _ in track(copies, "fetching images", total=len(new)):
         pass
-    megabytes, before = sum(item.size for item in new) / 1e6, len(there) - len(new)
-    say(f"fetched {len(new):,} images ({megabytes:,.1f} MB); {before:,} were here already")
+    fetched, before = sum(item.size for item in new), len(there) - len(new)
+    say(f"fetched {len(new):,} images ({size(fetched)}); {before:,} were here already")
 
 
 def locate(objects: Objects, manifest: str, base: Path | str, paths: Sequence[str]) -> dict[str, File]:

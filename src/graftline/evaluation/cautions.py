@@ -7,6 +7,7 @@ from scipy.stats import chi2_contingency
 from graftline.evaluation.metrics import Measurements
 from graftline.intervals import unpaired_difference
 from graftline.records import Interval, TrainedModel
+from graftline.words import percent
 
 FEW_IMAGES = 100
 FEW_OF_A_CLASS = 20
@@ -30,8 +31,8 @@ def _on_split(measured: Measurements, model: TrainedModel, split: str) -> Iterat
     accuracy = measured.accuracy
     if split == "validation":
         yield (
-            "These are validation images: the weights were chosen by their accuracy on them, so the numbers flatter "
-            "the model. The test split gives the honest ones."
+            "These are validation images: the weights were chosen by the loss on them, so the numbers flatter the "
+            "model. The test split gives the honest ones."
         )
     if accuracy.n < FEW_IMAGES:
         yield (
@@ -101,7 +102,7 @@ def calibration_in_words(measured: Measurements) -> str:
     if error.low == 0:
         return (
             "The probabilities cannot be told from perfectly calibrated ones by these images: where the model says "
-            f"80\u202f%, it may well be right in 80\u202f% of cases. An error of {percent(error.high)} is possible too."
+            f"80 %, it may well be right in 80 % of cases. An error of {percent(error.high)} is possible too."
         )
     if measured.accuracy.low <= sure <= measured.accuracy.high:
         return "Some probabilities are too high and some too low, and on average they balance: see the diagram."
@@ -112,8 +113,3 @@ def calibration_in_words(measured: Measurements) -> str:
 def _names(names: list[str]) -> str:
     shown = ", ".join(f"“{name}”" for name in names[:_MOST_NAMES])
     return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more classes"
-
-
-def percent(share: float) -> str:
-    """Writes a share as a percentage with one decimal and a narrow space that does not break."""
-    return f"{100 * share:.1f}\u202f%"

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from graftline.evaluation.outputs import Predictions
-from graftline.intervals import paired_difference, points, wilson
+from graftline.intervals import paired_difference, wilson
 from graftline.records import Choice, TrainedCandidate, TrainedModel
+from graftline.words import points
 
 _DIGITS = 4  # of log losses: what differs less is the same
 

@@ -18,6 +18,7 @@ from matplotlib.font_manager import findfont, get_font
 from graftline.evaluation.calibration import BINS, ReliabilityBin
 from graftline.evaluation.mistakes import Mistake
 from graftline.records import ClassMetrics, Interval
+from graftline.words import percent
 
 INK, MUTED, GRID = "#1f2933", "#616e7c", "#e4e7eb"
 RECALL, PRECISION = "#1f6f8b", "#c2571a"
@@ -59,7 +60,7 @@ def _write_cells(axes: Axes, confusion: np.ndarray, share: np.ndarray) -> None:
     few = len(confusion) <= 6
     for row, column in np.argwhere(confusion > 0):
         text = f"{confusion[row, column]:,}"
-        text += f"\n{share[row, column]:.0%}" if few else ""
+        text += f"\n{percent(share[row, column], 0)}" if few else ""
         colour = "white" if share[row, column] > 0.55 else INK
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=12 if few else 7)
 
@@ -170,7 +171,7 @@ def draw_mistakes(mistakes: Sequence[Mistake]) -> bytes:
     for axes, mistake in zip(grid, mistakes, strict=False):
         axes.imshow(mistake.picture)
         true, predicted = shown_name(mistake.true, mistake.label), shown_name(mistake.predicted, mistake.prediction)
-        text = f"labelled {true}\npredicted {predicted}\nwith {mistake.probability:.1%}"
+        text = f"labelled {true}\npredicted {predicted}\nwith {percent(mistake.probability)}"
         axes.set_title(text, fontsize=8, color=INK, loc="left", parse_math=False)
     return _png(figure)
 

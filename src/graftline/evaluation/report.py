@@ -10,13 +10,14 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from graftline import __version__
-from graftline.evaluation.cautions import calibration_in_words, percent
+from graftline.evaluation.cautions import calibration_in_words
 from graftline.evaluation.metrics import Measurements
 from graftline.evaluation.mistakes import Mistake
-from graftline.intervals import points
-from graftline.records import Choice, DataVersion, Interval, TrainedModel
+from graftline.records import Choice, DataVersion, TrainedModel
+from graftline.words import percent, points, spread
 
 _MOST_CONFUSIONS = 12
+_NARROW_SPACE = "\u202f"  # which does not break
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,12 @@ def render_report(report: Report) -> str:
     """Renders the report as one HTML document with its images inside and no link to anywhere."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pictures = {"png": _png_uri, "jpeg": _jpeg_uri}
-    environment.filters.update(percent=percent, spread=_spread, points=points, plain=_plain, **pictures)
+    environment.filters.update(percent=percent, spread=spread, points=points, plain=_plain, **pictures)
     source = (files("graftline.evaluation") / "report.html.j2").read_text("utf-8")
     measured = report.measured
     right = int(np.trace(measured.confusion))
     ranked = sorted(enumerate(measured.classes), key=lambda pair: pair[1].recall.value)
-    return environment.from_string(source).render(
+    html = environment.from_string(source).render(
         report=report,
         ranked_classes=ranked,
         right=right,
@@ -66,6 +67,7 @@ def render_report(report: Report) -> str:
         calibration=calibration_in_words(measured),
         version=__version__,
     )
+    return html.replace(" %", f"{_NARROW_SPACE}%")
 
 
 def frequent_confusions(confusion: np.ndarray, classes: list[str]) -> list[tuple[str, str, int, float]]:
@@ -76,10 +78,6 @@ def frequent_confusions(confusion: np.ndarray, classes: list[str]) -> list[tuple
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSIONS]
     pairs = [divmod(int(index), len(classes)) for index in order]
     return [(classes[i], classes[j], int(wrong[i, j]), wrong[i, j] / support[i]) for i, j in pairs if wrong[i, j]]
-
-
-def _spread(interval: Interval) -> str:
-    return f"{percent(interval.low)} to {percent(interval.high)}"
 
 
 def _plain(term: str) -> str:

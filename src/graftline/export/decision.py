@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from graftline.records import Interval, Variant
+from graftline.words import percent
 
 _REALLY_SMALLER = 0.9  # of fp32's bytes
 
@@ -30,9 +31,9 @@ def decide(fp32: Variant, int8: Variant, difference: Interval, min_agreement: fl
         min_agreement: Least share of test images on which int8 names the same class as PyTorch.
     """
     agreement = (
-        f"it agrees with PyTorch on {_percent(int8.agreement.value)} of {int8.agreement.n} test images "
-        f"(95 % interval {_percent(int8.agreement.low)} to {_percent(int8.agreement.high)}; "
-        f"{_percent(min_agreement)} is asked)"
+        f"it agrees with PyTorch on {percent(int8.agreement.value)} of {int8.agreement.n} test images "
+        f"(95 % interval {percent(int8.agreement.low)} to {percent(int8.agreement.high)}; "
+        f"{percent(min_agreement)} is asked)"
     )
     accuracy = (
         f"its accuracy is {int8.accuracy.value:.4f} against {fp32.accuracy.value:.4f} "
@@ -58,7 +59,3 @@ def _refuse(reason: str) -> Decision:
 def _gains_enough(fp32: Variant, int8: Variant) -> bool:
     faster = int8.latency_ms.high < fp32.latency_ms.low  # the quartiles do not even touch
     return faster or int8.bytes < _REALLY_SMALLER * fp32.bytes
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -15,7 +15,7 @@ import numpy as np
 from graftline.data.build import keeps_splits_of
 from graftline.data.dataset import iter_images, open_split
 from graftline.data.parallel import map_threads
-from graftline.intervals import paired_difference, points
+from graftline.intervals import paired_difference
 from graftline.models.edge import EdgeModel
 from graftline.progress import track
 from graftline.records import DataVersion, Interval, read_record
@@ -23,6 +23,7 @@ from graftline.registry.bundles import download_shipped
 from graftline.registry.candidate import Candidate
 from graftline.registry.client import OtherStoreError, Registry
 from graftline.registry.versions import RegisteredVersion
+from graftline.words import points
 
 Promote = Literal["not_worse", "better"]
 

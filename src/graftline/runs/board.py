@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftline.steps import STEPS
+from graftline.words import clock
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -122,15 +123,6 @@ class Board:
     def failed(self) -> str:
         """Name of the line of the step that failed, or ''."""
         return next((name for name, step in self.steps.items() if step.state == "failed"), "")
-
-
-def clock(seconds: float) -> str:
-    """Returns a short duration: "9.4 s", "1:07", "1:02:33"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def plain_line(board: Board, event: Event) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from graftline.errors import GraftlineError
 from graftline.models.weights_at_hand import weights_fingerprint
-from graftline.runs.board import Board, clock, show
+from graftline.runs.board import Board, show
 from graftline.runs.checks import Device, check_options
 from graftline.runs.code_version import code_version
 from graftline.runs.containers import containers
@@ -31,6 +31,7 @@ from graftline.runs.worker import ARGUMENTS, OUTPUTS
 from graftline.steps import STEPS
 from graftline.storage.addresses import without_password
 from graftline.storage.environment import environment
+from graftline.words import clock
 from graftline.workspace import expanded
 from graftline.workspace import workspace as default_workspace
 

@@ -17,6 +17,7 @@ from graftline.errors import GraftlineError, StoreError
 from graftline.files import sha256_bytes
 from graftline.progress import say
 from graftline.storage.store import Store
+from graftline.words import size
 
 _KEPT = 2
 _TOOLS = ("graftline", "timm", "torch")
@@ -64,9 +65,9 @@ class Checkpoints:
             beside.replace(path)
         except (OSError, RuntimeError) as error:  # PyTorch's writer has errors of its own for a full disk
             beside.unlink(missing_ok=True)
-            free = shutil.disk_usage(self._folder).free / 1e9
+            free = shutil.disk_usage(self._folder).free
             raise GraftlineError(
-                f"the checkpoint cannot be written to {self._folder} ({free:.1f} GB free): {error}; "
+                f"the checkpoint cannot be written to {self._folder} ({size(free)} free): {error}; "
                 "run the same again when it can, it goes on from the checkpoint before"
             ) from error
         self._mirror(path, self._forget(path))

@@ -8,6 +8,7 @@ layers frozen; above, fine-tuning of all layers; middle sizes with a domain diff
 from dataclasses import dataclass
 
 from graftline.records import Strategy
+from graftline.words import percent
 
 SMALL = 1_000
 LARGE = 10_000
@@ -46,7 +47,9 @@ def rank_strategies(images: int, domain_differs: bool, probe_accuracy_low: float
 
 def _best(images: int, domain_differs: bool, probe_accuracy_low: float) -> Choice:
     if probe_accuracy_low >= GOOD_ENOUGH:
-        return Choice("feature_extraction", f"frozen features already give at least {GOOD_ENOUGH:.0%}: nothing to gain")
+        return Choice(
+            "feature_extraction", f"frozen features already give at least {percent(GOOD_ENOUGH, 0)}: nothing to gain"
+        )
     if images < SMALL:
         return Choice("feature_extraction", f"{images:,} images are under {SMALL:,}: train only a new head")
     if images > LARGE:
