@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,20 +24,30 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Yields a name beside `path`, with its ending, for a file that takes its place when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{secrets.token_hex(4)}.{path.name}")  # several processes may be at the same
+    try:
+        yield new
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Writes `content` beside `path` and renames it, so that readers see the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    with beside(path) as new, new.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes numbers, texts, lists and dicts as JSON for people and programs, like `write_atomic`."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomic(path, text.encode(errors="backslashreplace"))  # what of a path is not UTF-8 becomes JSON's \\udc80
 
 
 def check_output(out: Path) -> None:
@@ -67,13 +79,13 @@ def output_folder(out: Path) -> Iterator[Path]:
     """
     check_output(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    beside.chmod(0o755)
+    new = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    new.chmod(0o755)
     try:
-        yield beside
-        _swap(beside, out)
+        yield new
+        _swap(new, out)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def link_or_copy(source: str, target: str) -> str:
@@ -85,12 +97,12 @@ def link_or_copy(source: str, target: str) -> str:
     return target
 
 
-def _swap(beside: Path, out: Path) -> None:
-    """Puts the folder `beside` in the place of `out`, which may exist."""
+def _swap(new: Path, out: Path) -> None:
+    """Puts the folder `new` in the place of `out`, which may exist."""
     if not out.exists():
-        beside.rename(out)
+        new.rename(out)
         return
     old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
     out.rename(old / out.name)
-    beside.rename(out)
+    new.rename(out)
     shutil.rmtree(old, ignore_errors=True)

@@ -1,10 +1,9 @@
 """The command `find_lr`."""
 
-import tempfile
 from pathlib import Path
 
 from graftline.errors import GraftlineError, check_seed
-from graftline.files import write_atomic
+from graftline.files import beside, write_atomic
 from graftline.records import AugmentationPolicy, DataVersion, read_record
 
 
@@ -57,8 +56,7 @@ def find_lr(
     result = find_rate(plan, chosen, load_transfer_data(dataset, plan), make_accelerator(device), seed, start)
     rows = "".join(f"{rate:.6g},{loss:.6f}\n" for rate, loss in zip(result.rates, result.losses, strict=True))
     write_atomic(out / "range_test.csv", "learning_rate,smoothed_loss\n" + rows)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".") as beside:
-        draw_range_test(Path(beside) / "range_test.png", result)
-        (Path(beside) / "range_test.png").replace(out / "range_test.png")
+    with beside(out / "range_test.png") as new:
+        draw_range_test(new, result)
     tested = f"{len(result.rates)} steps up to {result.rates[-1]:.0e}; the plan's rate is {plan.learning_rate:g}"
     return f"suggested --learning_rate {result.suggestion:.1e} ({tested})\nout: {out}"

@@ -16,7 +16,7 @@ from graftline.data.layouts import Source
 from graftline.data.shards import write_shards
 from graftline.data.splits import SPLITS, assign_splits
 from graftline.errors import DataError
-from graftline.files import sha256_bytes, write_atomic
+from graftline.files import sha256_bytes, write_atomic, write_json
 from graftline.progress import track
 from graftline.records import DataVersion
 
@@ -58,7 +58,7 @@ def build_dataset(
             "unmoved": [earlier.version for earlier in previous if not _stay(rows, earlier.places)["moved"]],
             **_stay(rows, places),
         }
-    write_atomic(folder / _REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / _REPORT, report)
     write_atomic(folder / "files.csv", _files_table(rows))
     return record
 

@@ -1,6 +1,5 @@
 """Reading a dataset folder that `version_data` wrote: a split's labels, its images as they are, or as model inputs."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from graftline.data.decode import Interpolation, decode_rgb, resize_square
 from graftline.data.parallel import map_threads
 from graftline.data.shards import iter_files, read_columns
 from graftline.errors import DataError
+from graftline.files import beside
 from graftline.progress import track
 from graftline.records import DataVersion, read_record
 from graftline.workspace import cache_folder
@@ -98,11 +98,7 @@ def _resized(folder: Path, record: DataVersion, split: str, side: int, how: Inte
 
 def _fill(path: Path, shape: tuple[int, ...], images: Iterator[np.ndarray]) -> None:
     """Writes the images into an array file beside `path` and renames it when the last one is in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as beside:
-        whole = Path(beside) / path.name
-        with whole.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for image in track(images, f"decoding {path.stem.split('-')[1]} images", total=shape[0]):
-                file.write(image.tobytes())
-        whole.replace(path)
+    with beside(path) as new, new.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for image in track(images, f"decoding {path.stem.split('-')[1]} images", total=shape[0]):
+            file.write(image.tobytes())

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 
 from graftline.data.dataset import Split
 from graftline.evaluation.metrics import Measurements
-from graftline.files import write_atomic
+from graftline.files import write_atomic, write_json
 
 PREDICTIONS_FILE = "predictions.parquet"
 VALIDATION_FILE = "validation.parquet"  # the same of the validation images, in a candidate's model folder
@@ -52,7 +51,7 @@ def write_metrics(path: Path, measured: Measurements) -> None:
         interval = getattr(measured, name)
         numbers |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
     numbers["n"] = measured.accuracy.n
-    write_atomic(path, json.dumps(numbers, indent=2) + "\n")
+    write_json(path, numbers)
 
 
 def write_plots(folder: Path, measured: Measurements, labels: np.ndarray, predictions: np.ndarray) -> None:

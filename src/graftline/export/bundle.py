@@ -1,6 +1,5 @@
 """Makes the edge bundle: export, quantise, measure, decide, describe."""
 
-import json
 import platform
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ from graftline.export.onnx_graph import export_network, join
 from graftline.export.page import PageUnavailableError, fetch_runtime, write_page
 from graftline.export.parity import Parity, accuracy_difference, compare, run_files
 from graftline.export.quantise import quantise
-from graftline.files import sha256_file, write_atomic
+from graftline.files import sha256_file, write_atomic, write_json
 from graftline.models.edge import EdgeModel
 from graftline.models.predict import predict
 from graftline.models.trained import load_trained
@@ -110,7 +109,7 @@ def _write_models(folder: Path, source: _Source, calibration_images: int, seed: 
     """Writes the ONNX files and lineage.json; returns why there is no int8, '' when there is."""
     record = source.record
     lineage = describe_lineage(source.data, record, source.choice)
-    write_atomic(folder / LINEAGE_FILE, json.dumps(lineage, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / LINEAGE_FILE, lineage)
     say(f"exporting {record.plan.backbone} to ONNX")
     network = export_network(source.network, record.image_size, record.plan.backbone)
     _write_model(folder, "fp32", network, record, lineage)
@@ -220,4 +219,4 @@ def _write_parity(
             "threads": 1,
         },
     }
-    write_atomic(folder / PARITY_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / PARITY_FILE, content)

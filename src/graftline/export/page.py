@@ -5,7 +5,6 @@ the bundle is complete but for the page.
 """
 
 import functools
-import json
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from graftline.errors import GraftlineError
-from graftline.files import sha256_bytes, sha256_file, write_atomic
+from graftline.files import sha256_bytes, sha256_file, write_atomic, write_json
 from graftline.records import EdgeBundle, read_record
 from graftline.workspace import workspace
 
@@ -93,7 +92,7 @@ def write_page(folder: Path, runtime: Path, facts: dict[str, Any]) -> None:
         write_atomic(web / name, resources.files("graftline.export").joinpath("web", name).read_bytes())
     for name in RUNTIME_FILES:
         shutil.copyfile(runtime / name, web / name)
-    write_atomic(web / "model.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    write_json(web / "model.json", facts)
 
 
 def open_page_server(bundle: Path, port: int = 0) -> ThreadingHTTPServer:

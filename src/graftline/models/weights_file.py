@@ -5,7 +5,6 @@ Nothing is ever unpickled: safetensors are read as they are, PyTorch files with 
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from graftline.errors import WeightsError
-from graftline.files import sha256_file
+from graftline.files import beside, sha256_file
 from graftline.models.weights_at_hand import local_file
 from graftline.progress import say
 from graftline.storage import connect_store
@@ -102,10 +101,8 @@ def _converted(path: Path) -> Path:
     copy = cache_folder() / "weights" / "converted" / f"{path.stem}-{sha256_file(path)[:16]}.safetensors"
     if not copy.is_file():
         tensors = {name: tensor.clone().contiguous() for name, tensor in _read_tensors(path).items()}
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=copy.parent) as beside:
-            save_file(tensors, Path(beside) / copy.name)
-            (Path(beside) / copy.name).replace(copy)
+        with beside(copy) as new:
+            save_file(tensors, new)
     return copy
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from graftline.errors import WeightsError
-from graftline.files import write_atomic
+from graftline.files import write_json
 from graftline.storage.locks import lock
 from graftline.workspace import workspace
 
@@ -30,7 +30,7 @@ def check_first_use(backbone: str, digest: str, place: str) -> None:
                 f"{first[:16]} (SHA-256): put the old ones back, or take the line {backbone} out of {path} to accept "
                 "the new ones"
             )
-        write_atomic(path, json.dumps(recorded, indent=2, sort_keys=True) + "\n")
+        write_json(path, dict(sorted(recorded.items())))
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from graftline.errors import GraftlineError
-from graftline.files import write_atomic
+from graftline.files import write_json
 from graftline.runs.code_version import code_version
 from graftline.storage.environment import EMBEDDED
 from graftline.workspace import cache_folder, expanded, workspace
@@ -53,7 +53,7 @@ class Containers:
 
     def save(self, run: Path) -> None:
         """Writes `containers.json` into a run's folder, for the process that runs the pipeline."""
-        write_atomic(run / CONTAINERS, json.dumps(asdict(self), indent=2) + "\n")
+        write_json(run / CONTAINERS, asdict(self))
 
     def command(self, step: str, words: list[str]) -> list[str]:
         """Returns the command line that runs `words`, those of a step, in a container.

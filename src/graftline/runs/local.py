@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graftline.errors import GraftlineError
+from graftline.files import write_json
 from graftline.models.weights_at_hand import weights_fingerprint
 from graftline.runs.board import Board, show
 from graftline.runs.checks import Device, check_options
@@ -184,7 +185,7 @@ def _new_run(home: Path) -> Path:
 
 def _supervise(folder: Path, pipeline: str, board: Board, arguments: dict[str, Any]) -> int:
     """Runs the worker to its end, shows the steps, and returns the peak of memory in bytes."""
-    (folder / ARGUMENTS).write_text(json.dumps(arguments, indent=2), encoding="utf-8")
+    write_json(folder / ARGUMENTS, arguments)
     with _worker(folder, pipeline) as worker, show(board, folder / PROGRESS) as refresh:
         try:
             peak = _watch(worker, board, refresh)

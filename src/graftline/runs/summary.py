@@ -1,12 +1,11 @@
 """What a run reached: the table at its end, and `summary.json`."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from graftline.files import link_or_copy, write_atomic
+from graftline.files import link_or_copy, write_json
 from graftline.records import (
     Choice,
     DataVersion,
@@ -130,7 +129,7 @@ def summarise(
     shutil.copytree(outputs["bundle"], folder / "bundle", copy_function=link_or_copy)
     link_or_copy(str(outputs["evaluation"] / "report.html"), str(folder / "report.html"))
     summary = _collect(folder, records, seconds, peak_memory_bytes, published)
-    write_atomic(summary.path, json.dumps(summary.figures(), indent=2) + "\n")
+    write_json(summary.path, summary.figures())
     return summary
 
 

@@ -19,7 +19,7 @@ from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
-from graftline.files import write_atomic
+from graftline.files import write_json
 from graftline.runs.board import line_name
 from graftline.runs.containers import Containers, saved
 from graftline.runs.local_cache import know_inputs_by_content
@@ -102,7 +102,7 @@ def main(name: str, folder: Path) -> None:
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner, pipeline_root=str(workspace() / "pipeline"), enable_caching=True)
     outputs = pipeline(**json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))).outputs
-    write_atomic(folder / OUTPUTS, json.dumps({name: artifact.path for name, artifact in outputs.items()}, indent=2))
+    write_json(folder / OUTPUTS, {name: artifact.path for name, artifact in outputs.items()})
 
 
 def _end_with_parent(boxes: Containers | None) -> None:

@@ -1,11 +1,10 @@
 """The step `fine_tune`: carries out a transfer plan."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from graftline.errors import check_seed
-from graftline.files import output_folder, write_atomic
+from graftline.files import output_folder, write_json
 from graftline.progress import say
 from graftline.records import AugmentationPolicy, DataVersion, TrainedModel, TransferPlan, TransferPlans, read_record
 from graftline.workspace import workspace
@@ -144,7 +143,7 @@ def _write(
     from graftline.models.trained import save_weights
     from graftline.training.curves import draw_curves
 
-    write_atomic(folder / "history.json", json.dumps(result.history, indent=2) + "\n")
+    write_json(folder / "history.json", result.history)
     if len(result.history) > 1:
         draw_curves(folder / "curves.png", result.history, result.rates, result.kept_epoch)
     TrainedModel(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graftline.errors import StoreError
+from graftline.files import beside
 from graftline.storage.errors import clear_errors
 from graftline.workspace import expanded
 
@@ -61,7 +62,8 @@ class Store:
             if self.is_s3:
                 self._client.upload_file(str(path), self._bucket, self._object(key))
             else:
-                _copy_beside(path, Path(self.child(key)))
+                with beside(Path(self.child(key))) as new:
+                    shutil.copyfile(path, new)
 
     def download(self, key: str, path: Path) -> None:
         """Copies what lies at `key` to the file `path`, in the place of what is there.
@@ -76,7 +78,8 @@ class Store:
             if self.is_s3:
                 self._client.download_file(self._bucket, self._object(key), str(path))
             else:
-                _copy_beside(Path(self.child(key)), path)
+                with beside(path) as new:
+                    shutil.copyfile(self.child(key), new)
 
     def write_text(self, text: str, key: str) -> None:
         """Puts a text at `key`, in the place of what is there.
@@ -219,13 +222,3 @@ def _within(seconds: float, action: Callable[[], None], url: str) -> None:
         )
     if failures:
         raise failures[0]
-
-
-def _copy_beside(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        shutil.copyfile(source, beside)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)

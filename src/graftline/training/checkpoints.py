@@ -3,7 +3,6 @@
 They hold tensors, numbers and strings only and are read with `weights_only=True`, so nothing in them is executed.
 """
 
-import os
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from graftline.errors import GraftlineError, StoreError
-from graftline.files import sha256_bytes
+from graftline.files import beside, sha256_bytes
 from graftline.progress import say
 from graftline.storage.store import Store
 from graftline.words import size
@@ -59,12 +58,10 @@ class Checkpoints:
         if not self._writes:
             return
         path = self._folder / f"epoch-{epoch:04d}-{step:06d}.pt"
-        beside = path.with_suffix(f".{os.getpid()}.part")  # the same run may be started twice
         try:
-            torch.save(state, beside)
-            beside.replace(path)
+            with beside(path) as new:  # the same run may be started twice
+                torch.save(state, new)
         except (OSError, RuntimeError) as error:  # PyTorch's writer has errors of its own for a full disk
-            beside.unlink(missing_ok=True)
             free = shutil.disk_usage(self._folder).free
             raise GraftlineError(
                 f"the checkpoint cannot be written to {self._folder} ({size(free)} free): {error}; "
@@ -102,7 +99,7 @@ class Checkpoints:
         """Removes all checkpoints: the run is finished and its output is written."""
         if not self._writes:
             return
-        for path in self._folder.glob("epoch-*"):
+        for path in self._folder.glob("*epoch-*"):  # and what a kill left half written
             path.unlink(missing_ok=True)
         if self._store:
             for key in list(self._store.keys(self._place)):

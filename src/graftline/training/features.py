@@ -1,7 +1,6 @@
 """Features of a frozen backbone, computed once per image and kept on disk."""
 
 import json
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graftline.errors import GraftlineError
-from graftline.files import sha256_bytes
+from graftline.files import beside, sha256_bytes
 from graftline.models.backbones import InputSpec
 from graftline.models.predict import normalise
 from graftline.progress import track
@@ -79,9 +78,8 @@ def cached_features(
         raise GraftlineError(
             f"{content.backbone} does not take images of {images.shape[1]} pixels ({error}): leave image_size at 0"
         ) from error
-    with tempfile.TemporaryDirectory(dir=path.parent) as beside:  # another process may be at the same
-        np.savez(Path(beside) / path.name, late=features.late, middle=features.middle)
-        (Path(beside) / path.name).replace(path)
+    with beside(path) as new:
+        np.savez(new, late=features.late, middle=features.middle)
     return features
 
 
@@ -106,6 +104,4 @@ def _pooled(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
 def _cache_path(content: FeatureKey, spec: InputSpec, size: int, arithmetic: str) -> Path:
     tools = {"form": _FORM, "timm": timm.__version__, "torch": torch.__version__}
     key = {**asdict(content), **asdict(spec), "size": size, "arithmetic": arithmetic, **tools}
-    folder = cache_folder() / "features"
-    folder.mkdir(exist_ok=True)
-    return folder / f"{sha256_bytes(json.dumps(key, sort_keys=True).encode())[:24]}.npz"
+    return cache_folder() / "features" / f"{sha256_bytes(json.dumps(key, sort_keys=True).encode())[:24]}.npz"

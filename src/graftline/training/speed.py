@@ -18,7 +18,7 @@ import timm
 import torch
 from torch import nn
 
-from graftline.files import sha256_bytes, write_atomic
+from graftline.files import sha256_bytes, write_json
 from graftline.models.threads import one_thread
 from graftline.progress import say
 from graftline.training.depthwise import speed_up_depthwise
@@ -72,7 +72,7 @@ def _speeds(device: torch.device) -> list[Speed]:
     if path.is_file():
         return [Speed(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
     speeds = measure_speeds(device)
-    write_atomic(path, json.dumps([asdict(speed) for speed in speeds], indent=2) + "\n")
+    write_json(path, [asdict(speed) for speed in speeds])
     shown = ", ".join(f"{s.precision} {s.layout} {1e3 * s.seconds:.1f}" for s in speeds if math.isfinite(s.seconds))
     say(f"milliseconds to train a small network on one image, measured once on this machine: {shown}")
     return speeds
