@@ -37,8 +37,8 @@ def test_imports_run_one_way_and_the_library_does_not_know_kfp(tmp_path: Path) -
 def test_an_import_the_wrong_way_is_found(tmp_path: Path) -> None:
     assembled(tmp_path)
     with (tmp_path / "graftline" / "data" / "__init__.py").open("a") as file:
-        file.write("\nimport graftline.components\nimport kfp\n")
-    assert "2 broken" in lint_imports(tmp_path).stdout
+        file.write("\nimport graftline.components\nimport kfp\nimport boto3\nimport mlflow\n")
+    assert "4 broken" in lint_imports(tmp_path).stdout
 
 
 def test_a_step_has_one_name_everywhere() -> None:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import boto3
 import sqlalchemy
-from botocore.exceptions import ProfileNotFound
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
@@ -22,6 +20,7 @@ from graftline.progress import say
 from graftline.registry.address import full_address
 from graftline.storage import Store
 from graftline.storage.addresses import without_password
+from graftline.storage.environment import environment, forget_credentials
 from graftline.storage.errors import clear_errors
 from graftline.storage.locks import lock
 from graftline.workspace import workspace
@@ -97,15 +96,9 @@ def open_registry(store: Store, tracking_uri: str = "") -> Iterator[Registry]:
     """
     uri = full_address(tracking_uri) or _workspace_database()
     shown = without_password(uri)
-    _forget_credentials()
-    with _quiet(), _environment(_variables()), _plain_errors(shown):
+    forget_credentials()
+    with _quiet(), environment(_variables()), _plain_errors(shown):
         yield Registry(_connect(uri, shown), store, shown)
-
-
-def _forget_credentials() -> None:
-    """Renews boto3's default session, which MLflow uses: it would keep the credentials of an earlier store."""
-    with contextlib.suppress(ProfileNotFound):  # a store in a folder needs no profile, one in S3 has said so before
-        boto3.setup_default_session()
 
 
 def _workspace_database() -> str:
@@ -121,7 +114,7 @@ def _connect(uri: str, shown: str) -> MlflowClient:
     MLflow repeats a failing request for minutes; during the real work that is right, here it is not.
     """
     try:
-        with _environment(_PROBE), lock(workspace() / ".mlflow-database.lock"):
+        with environment(_PROBE), lock(workspace() / ".mlflow-database.lock"):
             if urlsplit(uri).scheme.partition("+")[0] in DATABASE_ENGINES:
                 sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()
             client = MlflowClient(uri, uri)
@@ -138,19 +131,6 @@ def _variables() -> dict[str, str]:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     quiet = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
     return quiet | ({"MLFLOW_S3_ENDPOINT_URL": endpoint} if endpoint else {})
-
-
-@contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

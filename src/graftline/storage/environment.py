@@ -1,4 +1,4 @@
-"""Environment variables that hold for a block."""
+"""Environment variables that hold for a block, and what remembers them."""
 
 import contextlib
 import os
@@ -16,6 +16,15 @@ def environment(values: Mapping[str, str | None]) -> Iterator[None]:
         yield
     finally:
         _set(before)
+
+
+def forget_credentials() -> None:
+    """Renews boto3's default session, which other libraries use: it would keep the credentials of an earlier store."""
+    import boto3
+    from botocore.exceptions import ProfileNotFound
+
+    with contextlib.suppress(ProfileNotFound):  # a store in a folder needs no profile, one in S3 has said so before
+        boto3.setup_default_session()
 
 
 def _set(values: Mapping[str, str | None]) -> None:
