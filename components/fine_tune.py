@@ -26,7 +26,7 @@ def fine_tune(
     torch_compile: bool = False,
     processes: int = 0,
     checkpoints: str = "",
-    profile: bool = False,
+    show_times: bool = False,
     code_version: str,
     data_version: str,
     inputs_version: str,
@@ -52,13 +52,13 @@ def fine_tune(
         learning_rate=learning_rate,
         settings=settings,
         seed=seed,
-        device=device,
+        device=device,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
         memory_format=memory_format,  # type: ignore[arg-type]
         torch_compile=torch_compile,
         processes=processes,
         checkpoints=checkpoints,
-        profile=profile,
+        show_times=show_times,
     )
     model.metadata.update(
         framework="PyTorch",

@@ -114,7 +114,7 @@ def image() -> str:
     name = os.environ.get("GRAFTLINE_IMAGE", "")
     if not name:
         pytest.skip("containers are tested by `make test-images`, after `make images`")
-    with containers({"image": name, "source": "."}):
+    with containers(name, ["."]):
         return name
 
 
@@ -158,7 +158,7 @@ def boxes(image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """Containers with a workspace and a source of their own."""
     monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "work"))
     (tmp_path / "images").mkdir()
-    with containers({"image": image, "source": str(tmp_path / "images")}) as made:
+    with containers(image, [str(tmp_path / "images")]) as made:
         assert made
         yield made
 

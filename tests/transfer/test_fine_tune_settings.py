@@ -186,10 +186,10 @@ def test_patience_ends_a_training_that_no_longer_gets_better(inputs: tuple[Path,
         assert (len(rows) < 5) == ends
 
 
-def test_profile_says_where_the_time_went(
+def test_show_times_says_where_the_time_went(
     inputs: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _train(inputs, tmp_path / "out", "", profile=True)
+    _train(inputs, tmp_path / "out", "", show_times=True)
     said = capsys.readouterr().err
     assert all(word in said for word in ("augment", "forward", "backward", "optimizer", "GFLOP/s"))
 

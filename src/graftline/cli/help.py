@@ -5,11 +5,11 @@ import shutil
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from docstring_parser import DocstringStyle, parse
 
-from graftline.options import spelt
+from graftline.options import choices, sentences, spelt
 
 _HIDDEN = "published"  # of `run`: only for those who call it from Python
 _NAMES = {int: "N", float: "X", str: "TEXT", bool: ""}
@@ -42,7 +42,7 @@ def first_line(function: Callable[..., Any]) -> str:
 def command_help(command: str, function: Callable[..., Any]) -> str:
     """Returns the whole help of one command."""
     doc = parse(inspect.getdoc(function) or "", style=DocstringStyle.GOOGLE)
-    described = {param.arg_name: " ".join((param.description or "").split()) for param in doc.params}
+    described = sentences(function)
     positional, options = [], []
     for name, parameter in parameters(function).items():
         if parameter.default is parameter.empty:
@@ -71,11 +71,6 @@ def overview(groups: Mapping[str, Mapping[str, Callable[..., Any]]], version: st
         ("--debug".ljust(width), "Shows the traceback of an error."),
     ]
     return "\n".join([*lines, "options", _columns(rows)])
-
-
-def choices(annotation: Any) -> tuple[str, ...]:
-    """Returns the values of a Literal type, or nothing for another type."""
-    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _value_name(annotation: Any) -> str:

@@ -19,9 +19,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from graftline import __version__
-from graftline.cli.help import choices, command_help, is_several, overview, parameters, usage
+from graftline.cli.help import command_help, is_several, overview, parameters, usage
 from graftline.errors import GraftlineError
-from graftline.options import spelt
+from graftline.options import choices, spelt
 from graftline.progress import speaks
 from graftline.records import Record
 from graftline.runs.checks import check_tracking_uri

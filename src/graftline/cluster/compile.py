@@ -14,9 +14,9 @@ from graftline.errors import GraftlineError
 from graftline.files import write_atomic
 from graftline.pipelines.profile import Profile
 from graftline.runs.code_version import code_version
+from graftline.wiring import PipelineName
 
 Documents = list[dict[str, Any]]
-PipelineName = Literal["train", "retrain"]
 
 
 def compile_pipeline(

@@ -17,13 +17,13 @@ from typing import Any
 
 import yaml
 
-from graftline.cluster.compile import Documents, PipelineName, compiled, settings_of, version_name
+from graftline.cluster.compile import Documents, compiled, settings_of, version_name
 from graftline.cluster.cron import fires_between, six_fields
-from graftline.cluster.server import Cluster, ClusterError, connect
-from graftline.cluster.submit import LOCAL_ONLY, Promotion, arguments_of, show_rows, start_run
-from graftline.options import picked, with_options_of
+from graftline.cluster.server import CONNECTION, Cluster, ClusterError, connected
+from graftline.cluster.submit import Promotion, arguments_of, show_rows, start_run
+from graftline.options import Options, Value, with_options_of
 from graftline.progress import say
-from graftline.runs.retrain import retrain as retrain_locally
+from graftline.wiring import PipelineName, options_of
 
 _EXPERIMENT = "graftline"
 _QUIET = timedelta(seconds=60)
@@ -31,7 +31,7 @@ _LONGEST_WAIT_SECONDS = 180
 _MARK = "graftline "
 
 
-@with_options_of(retrain_locally, connect, without=LOCAL_ONLY)
+@with_options_of(options_of("retrain"), CONNECTION, without=("promote",))  # which depends on the pipeline
 def create(
     schedule: str,
     source: str,
@@ -44,7 +44,7 @@ def create(
     gpus: int = -1,
     nodes: int = 0,
     service_account: str = "",
-    **options: Any,
+    **options: Value,
 ) -> str:
     """Creates a schedule, or replaces a changed one.
 
@@ -68,11 +68,11 @@ def create(
     """
     times = six_fields(cron)
     _, documents = compiled(settings_of(profile, image, gpus, nodes), pipeline)
-    parameters = arguments_of(documents, source, promote, picked(retrain_locally, options))
+    parameters = arguments_of(documents, source, promote, options)
     wanted = {"cron_expression": times, "params": parameters, "service_account": service_account or None}
     text = json.dumps([wanted, version_name(documents)], sort_keys=True)
     mark = _MARK + hashlib.sha256(text.encode()).hexdigest()[:16]
-    cluster = connect(**picked(connect, options))
+    cluster = connected(options)
     known = _named(cluster, schedule)
     same = [one for one in known if one.description == mark]
     if same and len(known) == 1:
@@ -90,10 +90,10 @@ def create(
     return f"{schedule} {'replaced' if others else 'created'}: {times} (UTC){'' if enabled else ', still paused'}"
 
 
-@with_options_of(connect)
-def listing(**options: Any) -> None:
+@with_options_of(CONNECTION)
+def listing(**options: Value) -> None:
     """Lists the schedules on a cluster."""
-    cluster = connect(**picked(connect, options))
+    cluster = connected(options)
     rows = []
     for one in _all(cluster):
         reference = one.pipeline_version_reference
@@ -102,8 +102,8 @@ def listing(**options: Any) -> None:
     show_rows(("schedule", "cron (UTC)", "state", "pipeline version"), rows)
 
 
-@with_options_of(connect)
-def pause(schedule: str, **options: Any) -> str:
+@with_options_of(CONNECTION)
+def pause(schedule: str, **options: Value) -> str:
     """Stops a schedule from starting runs; those that run go on.
 
     Args:
@@ -116,8 +116,8 @@ def pause(schedule: str, **options: Any) -> str:
     return f"{schedule} is paused"
 
 
-@with_options_of(connect)
-def resume(schedule: str, **options: Any) -> str:
+@with_options_of(CONNECTION)
+def resume(schedule: str, **options: Value) -> str:
     """Lets a paused schedule start runs again, from its next time on.
 
     Args:
@@ -130,8 +130,8 @@ def resume(schedule: str, **options: Any) -> str:
     return f"{schedule} is on: {_times(found[-1])} (UTC)"
 
 
-@with_options_of(connect)
-def run_now(schedule: str, **options: Any) -> str:
+@with_options_of(CONNECTION)
+def run_now(schedule: str, **options: Value) -> str:
     """Starts a run of a schedule at once, whatever its times.
 
     Args:
@@ -140,7 +140,7 @@ def run_now(schedule: str, **options: Any) -> str:
     Returns:
         The run and its page.
     """
-    cluster = connect(**picked(connect, options))
+    cluster = connected(options)
     one = _existing(cluster, schedule)[0]
     run_id = start_run(
         cluster,
@@ -154,8 +154,8 @@ def run_now(schedule: str, **options: Any) -> str:
     return f"run      {run_id}\nlink     {cluster.link('runs', run_id)}"
 
 
-@with_options_of(connect)
-def delete(schedule: str, **options: Any) -> str:
+@with_options_of(CONNECTION)
+def delete(schedule: str, **options: Value) -> str:
     """Deletes a schedule; its runs stay.
 
     Args:
@@ -187,9 +187,9 @@ def _existing(cluster: Cluster, schedule: str) -> list[Any]:
     return found
 
 
-def _call_on(schedule: str, method: str, options: dict[str, Any]) -> list[Any]:
+def _call_on(schedule: str, method: str, options: Options) -> list[Any]:
     """Calls a method of kfp's client on all schedules of that name, and returns them."""
-    cluster = connect(**picked(connect, options))
+    cluster = connected(options)
     found = _existing(cluster, schedule)
     for one in found:
         cluster.call(getattr(cluster.client, method), one.recurring_run_id)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from graftline.errors import GraftlineError
+from graftline.options import Options, declared, read
 from graftline.workspace import expanded
 
 _ANSWER_WITHIN_SECONDS = 60
@@ -109,6 +110,18 @@ def connect(*, host: str = "", namespace: str = "", context: str = "", token_fil
         "kube_context": context or None,
     }
     return _open(options, _file("token-file", token_file or os.environ.get("GRAFTLINE_TOKEN_FILE", "")), namespace)
+
+
+CONNECTION = declared(connect)
+
+
+def connected(options: Options) -> Cluster:
+    """Opens a connection with those of a command's options that `connect` declares.
+
+    Raises:
+        ClusterError: As `connect`.
+    """
+    return connect(**{name: read(options, name, str) for name in CONNECTION})
 
 
 def _open(options: dict[str, Any], token_file: str | None, namespace: str) -> Cluster:

@@ -1,36 +1,33 @@
 """Commands for runs on a cluster: submit, runs, follow, logs, cancel."""
 
-import inspect
 import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from graftline.cluster.compile import Documents, PipelineName, compiled, settings_of
+from graftline.cluster.compile import Documents, compiled, settings_of
 from graftline.cluster.follow import fetch_run, follow, reason, steps_of
-from graftline.cluster.server import Cluster, ClusterAwayError, ClusterError, connect
-from graftline.options import picked, spelt, with_options_of
+from graftline.cluster.server import CONNECTION, Cluster, ClusterAwayError, ClusterError, connected
+from graftline.options import Options, Value, read, spelt, with_options_of
 from graftline.progress import say
 from graftline.runs.board import step_of
 from graftline.runs.checks import check_options
-from graftline.runs.retrain import retrain as retrain_locally
 from graftline.runs.summary import Summary
 from graftline.steps import RETRAIN_STEPS
 from graftline.storage.objects import is_url, split_url
+from graftline.wiring import PipelineName, options_of
 
-# Options of a local retraining, which has all those of a run, that a cluster has no use for.
-LOCAL_ONLY = ("workspace", "image", "promote")  # its commands have options of their own for the last two
 Promotion = Literal["auto", "not_worse", "better"]
 _FIND_AGAIN_SECONDS = (1, 2, 4, 8, 15)
 
 
-@with_options_of(retrain_locally, connect, without=LOCAL_ONLY)
+@with_options_of(options_of("retrain"), CONNECTION, without=("promote",))  # which depends on the pipeline
 def submit(
     source: str,
     *,
@@ -44,7 +41,7 @@ def submit(
     experiment: str = "graftline",
     pipeline_root: str = "",
     service_account: str = "",
-    **options: Any,
+    **options: Value,
 ) -> Summary | str:
     """Runs a whole pipeline on a Kubeflow cluster.
 
@@ -68,8 +65,8 @@ def submit(
         GraftlineError: The profile is wrong, the cluster refuses or does not answer, or the run failed.
     """
     _, documents = compiled(settings_of(profile, image, gpus, nodes), pipeline)
-    arguments = arguments_of(documents, source, promote, picked(retrain_locally, options))
-    cluster = connect(**picked(connect, options))
+    arguments = arguments_of(documents, source, promote, options)
+    cluster = connected(options)
     place = {"pipeline_root": pipeline_root or None, "service_account": service_account or None}
     run_id = _create(cluster, documents, arguments, experiment, place)
     shown = f"run      {run_id}\nlink     {cluster.link('runs', run_id)}"
@@ -79,14 +76,14 @@ def submit(
     return _result(cluster, run_id)
 
 
-@with_options_of(connect)
-def runs(*, limit: int = 20, **options: Any) -> None:
+@with_options_of(CONNECTION)
+def runs(*, limit: int = 20, **options: Value) -> None:
     """Lists the runs on a cluster, the newest first.
 
     Args:
         limit: How many.
     """
-    cluster = connect(**picked(connect, options))
+    cluster = connected(options)
     rows = []
     for run in cluster.pages(cluster.client.list_runs, "runs", sort_by="created_at desc", namespace=cluster.namespace):
         rows.append((run.run_id, str(run.state or "").lower(), _when(run.created_at), run.display_name or ""))
@@ -95,8 +92,8 @@ def runs(*, limit: int = 20, **options: Any) -> None:
     show_rows(("run", "state", "created (UTC)", "name"), rows)
 
 
-@with_options_of(connect)
-def follow_run(run: str, **options: Any) -> Summary | str:
+@with_options_of(CONNECTION)
+def follow_run(run: str, **options: Value) -> Summary | str:
     """Follows a run on a cluster to its end, as `graftline submit --wait` does.
 
     Args:
@@ -108,11 +105,11 @@ def follow_run(run: str, **options: Any) -> Summary | str:
     Raises:
         ClusterError: There is no such run, the cluster does not answer, or the run failed.
     """
-    return _result(connect(**picked(connect, options)), run)
+    return _result(connected(options), run)
 
 
-@with_options_of(connect)
-def logs(run: str, *, step: str = "", **options: Any) -> str:
+@with_options_of(CONNECTION)
+def logs(run: str, *, step: str = "", **options: Value) -> str:
     """Shows the logs of a run's tasks, as the cluster's user interface has them.
 
     Args:
@@ -126,7 +123,7 @@ def logs(run: str, *, step: str = "", **options: Any) -> str:
         ClusterError: There is no such run or step, or its logs are gone: they live as long as the pods, unless the
             cluster archives them.
     """
-    cluster = connect(**picked(connect, options))
+    cluster = connected(options)
     details = steps_of(fetch_run(cluster, run))
     if step and step not in RETRAIN_STEPS:
         raise ClusterError(f"there is no step {step!r}: there are {', '.join(RETRAIN_STEPS)}")
@@ -143,8 +140,8 @@ def logs(run: str, *, step: str = "", **options: Any) -> str:
     return "\n\n".join(parts)
 
 
-@with_options_of(connect)
-def cancel(run: str, **options: Any) -> str:
+@with_options_of(CONNECTION)
+def cancel(run: str, **options: Value) -> str:
     """Stops a run on a cluster.
 
     Args:
@@ -156,7 +153,7 @@ def cancel(run: str, **options: Any) -> str:
     Raises:
         ClusterError: There is no such run, or it has ended already.
     """
-    cluster = connect(**picked(connect, options))
+    cluster = connected(options)
     state = str(fetch_run(cluster, run).state or "")
     if state in ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"):
         raise ClusterError(f"the run {run} has ended already ({state.lower()})")
@@ -213,7 +210,7 @@ def _find(cluster: Cluster, name: str, fault: ClusterAwayError) -> str:
 def _create(
     cluster: Cluster,
     documents: Documents,
-    arguments: dict[str, Any],
+    arguments: dict[str, Value],
     experiment: str,
     place: dict[str, str | None],
 ) -> str:
@@ -224,14 +221,14 @@ def _create(
         return start_run(cluster, name, experiment, pipeline_package_path=str(package), params=arguments, **place)
 
 
-def arguments_of(documents: Documents, source: str, promote: Promotion, options: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_of(documents: Documents, source: str, promote: Promotion, options: Options) -> dict[str, Value]:
     """Returns a pipeline's arguments: the source, and the options that were set to something.
 
     Args:
         documents: The compiled pipeline.
         source: Images.
         promote: auto leaves it to the pipeline.
-        options: Those of a local retraining, with their defaults.
+        options: All of the command's: those of the pipeline retrain, which has all that train has, and others.
 
     Raises:
         ClusterError: The pipeline does not take one of them.
@@ -239,10 +236,10 @@ def arguments_of(documents: Documents, source: str, promote: Promotion, options:
         StoreError: The source is a URL that cannot be read.
     """
     check_options(options)
-    defaults = {name: p.default for name, p in inspect.signature(retrain_locally).parameters.items()}
-    given = {name: value for name, value in options.items() if value != defaults[name]}
+    known = [option for name, option in options_of("retrain").items() if name != "promote"]
+    given = {one.name: options[one.name] for one in known if options[one.name] != one.default}
     given |= {} if promote == "auto" else {"promote": promote}
-    for address in filter(is_url, (source, given.get("production", ""))):
+    for address in filter(is_url, (source, read(options, "production", str))):
         split_url(address)
     strange = given.keys() - documents[0]["root"]["inputDefinitions"]["parameters"].keys()
     if strange:

@@ -1,36 +1,29 @@
 """Mistakes in options, told before anything is started: the steps that would find them come after hours of others."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
-
-from graftline.errors import GraftlineError, check_choice, check_seed
+from graftline.errors import GraftlineError, check_seed
+from graftline.options import Options, read
 from graftline.storage.addresses import refuse_credentials
 
-Device = Literal["auto", "cpu", "cuda"]
 
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Checks those options of a run that need no images to be checked.
-
-    Args:
-        options: By name; what is not there is the pipeline's default.
+def check_options(options: Options) -> None:
+    """Checks those options of a run that need no images to be checked; their types and choices are right already.
 
     Raises:
         GraftlineError: One of them cannot be what is given for it.
     """
     from graftline.data.git_registry import check_address
     from graftline.registry.versions import check_name
+    from graftline.steps.export_onnx import check_values
 
-    check_seed(options.get("seed", 0))
-    check_address(options.get("registry", ""))
-    check_tracking_uri(options.get("tracking_uri", ""))
-    check_choice("device", options.get("device", "auto"), get_args(Device))
-    for name in ("image_size", "candidates"):
-        if options.get(name, 0) < 0:
+    check_seed(read(options, "seed", int))
+    check_address(read(options, "registry", str))
+    check_tracking_uri(read(options, "tracking_uri", str))
+    for name in ("image_size", "candidates", "processes"):
+        if read(options, name, int) < 0:
             raise GraftlineError(f"{name} is {options[name]}: give a positive number, or 0 to have it chosen")
+    check_values(read(options, "calibration_images", int), read(options, "min_agreement", float))
     _check_settings(options)
-    if "name" in options:
-        check_name(options["name"])
+    check_name(read(options, "name", str))
 
 
 def check_tracking_uri(address: str) -> None:
@@ -43,7 +36,7 @@ def check_tracking_uri(address: str) -> None:
     refuse_credentials("the tracking URI", address, instead)
 
 
-def _check_settings(options: Mapping[str, Any]) -> None:
+def _check_settings(options: Options) -> None:
     """Tries the changes of the plan on one of ours: the real plan comes late, and other plans take the same."""
     from graftline.records import TransferPlan
     from graftline.transfer.settings import change_plan
@@ -63,5 +56,10 @@ def _check_settings(options: Mapping[str, Any]) -> None:
         label_smoothing=0.0,
         reasons=[],
     )
-    names = ("settings", "epochs", "batch_size", "learning_rate")
-    change_plan(plan, **{name: options[name] for name in names if name in options})
+    change_plan(
+        plan,
+        read(options, "settings", str),
+        read(options, "epochs", int),
+        read(options, "batch_size", int),
+        read(options, "learning_rate", float),
+    )

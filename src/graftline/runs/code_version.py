@@ -7,7 +7,7 @@ import graftline
 
 # These only start the steps, and the last two lie elsewhere in an editable installation; the components' own code is
 # part of KFP's cache key anyway.
-_OUTSIDE = ("cli", "runs", "cluster", "options.py", "components", "pipelines")
+_OUTSIDE = ("cli", "runs", "cluster", "options.py", "wiring.py", "components", "pipelines")
 
 
 def code_version() -> str:

@@ -11,7 +11,7 @@ import os
 import secrets
 import subprocess
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -98,27 +98,29 @@ def saved(run: Path) -> Containers | None:
 
 
 @contextlib.contextmanager
-def containers(arguments: Mapping[str, Any]) -> Iterator[Containers | None]:
+def containers(image: str, pictures: Sequence[str], registry: str = "") -> Iterator[Containers | None]:
     """Yields how to put a run's steps into containers; None without an image. None of them outlives the block.
 
     Root's containers run as the image's own user, who is in group 0: while the block runs, what is written here may be
     written by the group too. Everybody else's containers run as who starts them.
 
     Args:
-        arguments: Of the run: `image`, and paths that the containers must see.
+        image: The image's name; empty means no containers.
+        pictures: Folders and files that the containers must see; addresses and '' are none.
+        registry: The repository of data versions, when it is not the workspace's.
 
     Raises:
         GraftlineError: No engine answers, none has the image, or the image holds another state of the library.
     """
-    if not arguments.get("image"):
+    if not image:
         yield None
         return
-    engine, identity = _find(arguments["image"])
-    _check_code(engine, identity, arguments["image"])
+    engine, identity = _find(image)
+    _check_code(engine, identity, image)
     before = os.umask(0o002) if os.getuid() == 0 else None
     try:
         workspace().mkdir(parents=True, exist_ok=True)
-        boxes = Containers(engine, identity, _folders(arguments), f"graftline.run={secrets.token_hex(8)}")
+        boxes = Containers(engine, identity, _folders(pictures, registry), f"graftline.run={secrets.token_hex(8)}")
         try:
             yield boxes
         finally:
@@ -167,13 +169,13 @@ def _ask(*command: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.CompletedProcess(command, 127, "", "")
 
 
-def _folders(arguments: Mapping[str, Any]) -> dict[str, str]:
+def _folders(pictures: Sequence[str], registry: str) -> dict[str, str]:
     """Returns what the containers see: the user's images to read, the workspace, cache and registry to write."""
-    pictures = (arguments["source"], arguments.get("production", ""), os.environ.get("GRAFTLINE_WEIGHTS", ""))
-    read = [expanded(path).absolute() for path in pictures if path and "://" not in path]
+    wanted = (*pictures, os.environ.get("GRAFTLINE_WEIGHTS", ""))
+    read = [expanded(path).absolute() for path in wanted if path and "://" not in path]
     # A manifest names files beside it.
     seen = {str(path.parent if path.is_file() else path): "ro" for path in read}
-    own = (workspace(), cache_folder(), Path(arguments.get("registry") or workspace()).absolute(), _store())
+    own = (workspace(), cache_folder(), Path(registry or workspace()).absolute(), _store())
     return seen | {str(path): "rw" for path in own if path.exists()}
 
 

@@ -17,21 +17,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from graftline.errors import GraftlineError
 from graftline.files import write_json
 from graftline.models.weights_at_hand import weights_fingerprint
+from graftline.options import Options, Value, read, with_options_of
 from graftline.runs.board import Board, show
-from graftline.runs.checks import Device, check_options
+from graftline.runs.checks import check_options
 from graftline.runs.code_version import code_version
 from graftline.runs.containers import containers
 from graftline.runs.memory import tree_bytes
 from graftline.runs.summary import Summary, summarise
 from graftline.runs.worker import ARGUMENTS, OUTPUTS
-from graftline.steps import STEPS
 from graftline.storage.addresses import without_password
 from graftline.storage.environment import environment
+from graftline.wiring import STEPS_OF, PipelineName, options_of
 from graftline.words import clock
 from graftline.workspace import expanded
 from graftline.workspace import workspace as default_workspace
@@ -63,55 +64,22 @@ class RunStopped(KeyboardInterrupt):
     """The user stopped a run; the message says how to resume."""
 
 
+@with_options_of(options_of("train"))
 def run(
     source: str,
     *,
-    name: str = "graftline",
     workspace: str = "",
-    validation_fraction: float = 0.15,
-    test_fraction: float = 0.2,
-    registry: str = "",
-    flips: Literal["auto", "none", "horizontal", "vertical", "both"] = "auto",
-    backbones: str = "",
-    strategy: Literal["auto", "feature_extraction", "fine_tuning", "progressive_unfreezing"] = "auto",
-    image_size: int = 0,
-    candidates: int = 0,
-    epochs: int = 0,
-    batch_size: int = 0,
-    learning_rate: float = 0.0,
-    settings: str = "",
-    device: Device = "auto",
-    processes: int = 0,
-    tracking_uri: str = "",
     image: str = "",
-    seed: int = 0,
     published: Sequence[tuple[str, float]] = (),
+    **options: Value,
 ) -> Summary:
     """Runs the whole pipeline on your images, up to a registered edge model.
 
     Args:
         source: Folder of class folders (with or without train/val/test), CSV or Parquet manifest, or archive of these;
             here or in S3, as s3://bucket/prefix.
-        name: Name of the registered model.
         workspace: Folder for data, store, registry and runs; empty means `GRAFTLINE_WORKSPACE`, or `graftline-work`.
-        validation_fraction: Share of the images for validation, where the source does not say.
-        test_fraction: Share of the images for the test, where the source does not say.
-        registry: Git repository of data versions; empty means one in the workspace.
-        flips: Flips that keep the label; auto decides by the data.
-        backbones: Candidates, timm names with commas between; empty means those whose weights are at hand.
-        strategy: How to transfer; auto decides by rules and measurement.
-        image_size: Side of the model's square input in pixels; 0 means the backbone's own.
-        candidates: How many of the best plans are trained; the validation images choose among them. 0 means one, but
-            fine-tuning beside feature extraction where that leaves something to gain.
-        epochs: Passes over the training images; 0 means the plan's.
-        batch_size: Images per training step; 0 means the plan's.
-        learning_rate: Peak rate; 0 means the plan's.
-        settings: Other settings than the plan's, name=value separated by commas (`graftline fine_tune --help`).
-        device: cpu, cuda, or auto, which takes a GPU where there is one.
-        processes: How many train together on one machine; 0 means one per GPU, or one without GPUs.
-        tracking_uri: MLflow server; empty means `MLFLOW_TRACKING_URI`, or a database in the workspace.
         image: Container image in which each step runs, as on a cluster; empty means this Python.
-        seed: Seed of everything random.
         published: Names and accuracies of others on the same data, to be shown beside the run's.
 
     Returns:
@@ -121,9 +89,8 @@ def run(
         GraftlineError: The source cannot be read, or a step failed; the message names the log and how to resume.
         RunStopped: The run was interrupted.
     """
-    arguments = {key: value for key, value in locals().items() if key not in ("workspace", "published")}
     with in_workspace(workspace):
-        done = execute("train", STEPS, arguments)
+        done = execute("train", source, options, image)
         return summarise(done.folder, done.outputs, done.seconds, done.peak_memory_bytes, published)
 
 
@@ -135,13 +102,14 @@ def in_workspace(folder: str) -> Iterator[None]:
         yield
 
 
-def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> Finished:
+def execute(pipeline: PipelineName, source: str, options: Options, image: str = "") -> Finished:
     """Runs a pipeline in a process of its own, with the embedded store or the given one, and shows its steps.
 
     Args:
-        pipeline: Its name: "train" or "retrain".
-        steps: Its steps, in their order.
-        arguments: Of the pipeline; those that depend on the machine are added.
+        pipeline: Its name.
+        source: The images.
+        options: Of its steps.
+        image: Container image of each step; empty means this Python.
 
     Raises:
         GraftlineError: An option or the source cannot be used, or a step failed; the message names the log and how to
@@ -153,25 +121,27 @@ def execute(pipeline: str, steps: Sequence[str], arguments: dict[str, Any]) -> F
 
     began = time.monotonic()
     home = default_workspace()
-    check_options(arguments)
-    require_source(arguments["source"])  # before anything is begun; what lies in S3 may lie in the store itself
-    with containers(arguments) as boxes, connect_store() as store:
-        fingerprint = source_fingerprint(arguments["source"])
+    check_options(options)
+    require_source(source)  # before anything is begun; what lies in S3 may lie in the store itself
+    pictures = [source, str(options.get("production", ""))]
+    with containers(image, pictures, read(options, "registry", str)) as boxes, connect_store() as store:
+        fingerprint = source_fingerprint(source)
         folder = _new_run(home)
         print(f"run      {folder}\nlog      {folder / LOG}", file=sys.stderr)
-        prepared = {key: value for key, value in arguments.items() if key != "image"} | {
-            "source": absolute(arguments["source"]),
+        arguments = {
+            **options,
+            "source": absolute(source),
             # A changed store must get the data too.
             "source_fingerprint": f"{fingerprint} {store.url}",
             # Another server means another registration; the address is written down, so its password is left out.
-            "tracking_uri": arguments["tracking_uri"] or without_password(os.environ.get("MLFLOW_TRACKING_URI", "")),
+            "tracking_uri": options["tracking_uri"] or without_password(os.environ.get("MLFLOW_TRACKING_URI", "")),
             "checkpoints": str(home / "checkpoints"),
             "code_version": boxes.image if boxes else code_version(),
             "weights_fingerprint": weights_fingerprint(),
         }
         if boxes:
             boxes.save(folder)
-        peak = _supervise(folder, pipeline, Board(steps), prepared)
+        peak = _supervise(folder, pipeline, Board(STEPS_OF[pipeline]), arguments)
     outputs = {key: Path(path) for key, path in json.loads((folder / OUTPUTS).read_text(encoding="utf-8")).items()}
     return Finished(folder, outputs, time.monotonic() - began, 0 if boxes else peak)
 
@@ -183,7 +153,7 @@ def _new_run(home: Path) -> Path:
     return folder
 
 
-def _supervise(folder: Path, pipeline: str, board: Board, arguments: dict[str, Any]) -> int:
+def _supervise(folder: Path, pipeline: str, board: Board, arguments: Options) -> int:
     """Runs the worker to its end, shows the steps, and returns the peak of memory in bytes."""
     write_json(folder / ARGUMENTS, arguments)
     with _worker(folder, pipeline) as worker, show(board, folder / PROGRESS) as refresh:

@@ -4,10 +4,9 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from graftline.errors import GraftlineError
-from graftline.options import with_options_of
+from graftline.options import Value, read, with_options_of
 from graftline.records import (
     CHOICE_FILE,
     RECORD_FILE,
@@ -20,9 +19,9 @@ from graftline.records import (
     read_record,
 )
 from graftline.records.base import R
-from graftline.runs.local import execute, in_workspace, run
+from graftline.runs.local import execute, in_workspace
 from graftline.runs.summary import Summary, summarise
-from graftline.steps import RETRAIN_STEPS
+from graftline.wiring import options_of
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,8 @@ class Retraining:
     conclusion: str
 
 
-@with_options_of(run, without=("published",))
-def retrain(
-    source: str, *, production: str = "", promote: Literal["not_worse", "better"] = "better", **options: Any
-) -> Retraining:
+@with_options_of(options_of("retrain"))
+def retrain(source: str, *, workspace: str = "", image: str = "", **options: Value) -> Retraining:
     """Trains again if the images have changed, and promotes the new model only with evidence.
 
     Compares the source with the data that the champion was trained on; when nothing has changed, it says so and ends.
@@ -54,9 +51,8 @@ def retrain(
 
     Args:
         source: As for `graftline run`.
-        production: Folder or s3:// prefix of images, without labels, that the champion met in production; empty
-            measures no drift.
-        promote: What it takes to become champion: to be better than it beyond chance, or not worse.
+        workspace: As for `graftline run`.
+        image: As for `graftline run`.
 
     Returns:
         What changed, what was trained, and whether it was promoted.
@@ -67,16 +63,16 @@ def retrain(
     """
     from graftline.data.sources import absolute
 
+    production = read(options, "production", str)
     pictures = absolute(production) if production else ""
-    arguments = {"tracking_uri": "", **options, "source": source, "production": pictures, "promote": promote}
-    with in_workspace(arguments.pop("workspace", "")):
-        done = execute("retrain", RETRAIN_STEPS, arguments)
+    with in_workspace(workspace):
+        done = execute("retrain", source, {**options, "production": pictures}, image)
         change = read_record(done.outputs["change"], Change)
         outputs = _trained(done.outputs["change"])
         if outputs is None:
             return Retraining(change, None, False, f"nothing to train: {change.reason}")
         summary = summarise(done.folder, outputs, done.seconds, done.peak_memory_bytes)
-        return _concluded(change, summary, arguments["tracking_uri"])
+        return _concluded(change, summary, read(options, "tracking_uri", str))
 
 
 def _concluded(change: Change, summary: Summary, tracking_uri: str) -> Retraining:

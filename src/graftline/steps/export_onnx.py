@@ -33,7 +33,7 @@ def export_onnx(
         GraftlineError: The model was trained on other data, cannot be exported, or a value is out of its range.
     """
     check_seed(seed)
-    _check_values(calibration_images, min_agreement)
+    check_values(calibration_images, min_agreement)
     _check_match(dataset, model)
     from graftline.export.bundle import make_bundle
 
@@ -48,7 +48,12 @@ def export_onnx(
         )
 
 
-def _check_values(calibration_images: int, min_agreement: float) -> None:
+def check_values(calibration_images: int, min_agreement: float) -> None:
+    """Refuses options that cannot be what is given for them.
+
+    Raises:
+        GraftlineError: One of them is out of its range.
+    """
     if calibration_images < 1:
         raise GraftlineError(f"calibration_images is {calibration_images}: int8 needs at least 1 image to calibrate on")
     if not 0 <= min_agreement <= 1:

@@ -29,13 +29,13 @@ def fine_tune(
     learning_rate: float = 0.0,
     settings: str = "",
     seed: int = 0,
-    device: str = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto",
     torch_compile: bool = False,
     processes: int = 0,
     checkpoints: str = "",
-    profile: bool = False,
+    show_times: bool = False,
 ) -> TrainedModel:
     """Trains a classifier by one of the ranked plans, with a checkpoint after every epoch and five minutes.
 
@@ -59,15 +59,15 @@ def fine_tune(
             drop_path, mixup, cutmix, l2_sp, balance, views, patience, accumulation, from_scratch,
             image_size.
         seed: Of data order and augmentation.
-        device: auto, cpu or cuda.
-        precision: auto takes the fastest by a short measurement, made once on each machine.
-        memory_format: How images and weights lie in memory; auto likewise.
+        device: Where to train; auto takes a GPU where there is one.
+        precision: Of the arithmetic; auto takes the fastest by a short measurement, made once on each machine.
+        memory_format: How images and weights lie in memory; auto takes the fastest by the same measurement.
         torch_compile: Train through torch.compile, which pays in long trainings on a GPU.
         processes: How many train together on this machine, each its part of every batch; 0 means one per GPU, or one
             without GPUs.
         checkpoints: Folder for checkpoints; empty takes checkpoints/ in the workspace, and a copy in the store when
             GRAFTLINE_STORE is set.
-        profile: Print where the time of training went, beside the machine's measured matrix-multiply peak.
+        show_times: Print where the time of training went, beside the machine's measured matrix-multiply peak.
 
     Returns:
         The trained model's record.
@@ -106,11 +106,11 @@ def fine_tune(
     parts.append(repr(input_spec(plan.backbone)))  # as the weights at hand say
     run = Path(checkpoints or workspace() / "checkpoints") / run_name(parts)
     saved = Checkpoints(run, None if checkpoints else lasting_store(), accelerator.is_main_process)
-    timer = StepTimer(profile, accelerator.device)
+    timer = StepTimer(show_times, accelerator.device)
     with timer.whole(), timer.section("decode"), accelerator.local_main_process_first():  # it fills the cache
         images = load_transfer_data(dataset, plan)
     result = carry_out(plan, chosen, images, accelerator, saved, seed, timer, start)
-    for line in timer.report(accelerator.mixed_precision) if profile else []:
+    for line in timer.report(accelerator.mixed_precision) if show_times else []:
         say(line)
     if accelerator.is_main_process:
         with output_folder(out) as folder:

@@ -31,7 +31,7 @@ def select_strategy(
         champion: Folder of the champion's model, as `fetch_champion` writes it: a plan that starts from its weights is
             the last one and is trained in any case, unless these weights cannot be used on this data.
         backbones: Candidates, timm names separated by commas; empty takes every backbone whose weights are at hand.
-        strategy: Goes first whatever the rules say; auto follows them.
+        strategy: How to transfer: goes first whatever the rules say; auto follows them.
         image_size: Side of the input in pixels; 0 takes what the weights were made for.
         candidates: How many of the best plans are to be trained, for choose_model to choose among; 0 is one, but
             fine-tuning beside feature extraction where that leaves something to gain.
