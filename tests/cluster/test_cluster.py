@@ -76,6 +76,25 @@ def test_every_option_of_submit_is_the_pipelines(cluster: StandIn) -> None:
     assert offered | {"source"} <= set(retrain.pipeline_spec.root.input_definitions.parameters)
 
 
+@pytest.mark.parametrize(
+    "command", [["submit", "/data/images"], ["schedule", "create", "weekly", "/data/images", "--cron", "0 3 * * 1"]]
+)
+def test_what_no_pipeline_took_before_reaches_it(command: list[str], cluster: StandIn, call: Any) -> None:
+    words = ["--precision=fp32", "--memory-format=contiguous", "--torch-compile", "--show-times"]
+    code, _, err = call(*command, *words, "--min-agreement", "0.9", "--calibration-images", "50")
+    assert (code, err) == (0, "")
+    (sent,) = [*cluster.runs.values(), *cluster.schedules.values()]
+    assert sent["runtime_config"]["parameters"] == {
+        "source": "/data/images",
+        "precision": "fp32",
+        "memory_format": "contiguous",
+        "torch_compile": True,
+        "show_times": True,
+        "min_agreement": 0.9,
+        "calibration_images": 50,
+    }
+
+
 def test_credentials_and_namespace_come_from_the_environment_and_files(
     cluster: StandIn, call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -72,6 +72,36 @@ def test_cache_knows_code_data_and_every_input(step: str) -> None:
     assert all(parameters[name].default is inspect.Parameter.empty for name in expected), "none may be forgotten"
 
 
+class Called(Exception):
+    """A step was called."""
+
+
+def some(parameter: inspect.Parameter, folder: Path) -> Any:
+    """Returns a value for a parameter of a component, another than its default and other ones'."""
+    kind = parameter.annotation
+    if isinstance(kind, OutputPath):
+        return str(folder / parameter.name)
+    if is_input(parameter) or is_output(parameter):
+        artifact = dsl.Artifact(uri=str(folder / parameter.name))
+        return [artifact] if parameter.name == "models" else artifact
+    numbers = {int: 7, float: 0.25, bool: not parameter.default}
+    return numbers.get(kind, f"another {parameter.name}")
+
+
+@pytest.mark.parametrize("step", RETRAIN_STEPS)
+def test_component_hands_every_option_to_its_step(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(*arguments: Any, **options: Any) -> None:
+        raise Called(options)
+
+    monkeypatch.setattr(f"graftline.steps.{step}.{step}", take)
+    given = {name: some(parameter, tmp_path) for name, parameter in parameters_of_component(step).items()}
+    with pytest.raises(Called) as called:
+        component_of(step).python_func(**given)
+    options = {name for name, p in parameters_of_component(step).items() if p.kind is p.KEYWORD_ONLY} - CACHE_KEYS
+    (taken,) = called.value.args
+    assert {name: taken.get(name) for name in options} == {name: given[name] for name in options}
+
+
 @pytest.mark.parametrize("step", RETRAIN_STEPS)
 def test_component_bears_the_name_and_installs_nothing(step: str) -> None:
     component = component_of(step)

@@ -274,7 +274,7 @@ def test_a_failing_step_says_why_where_and_how_to_resume(tmp_path: Path, monkeyp
     (tmp_path / "docker").mkdir()
     monkeypatch.chdir(tmp_path)  # where a folder of that name must not be taken for the package
     with pytest.raises(GraftlineError) as caught:
-        run(str(pictures(tmp_path / "images", "only")), workspace=str(tmp_path / "work"))
+        run(str(pictures(tmp_path / "images", "only")), workspace=str(tmp_path / "work"), precision="fp32")
     first, log, resume = str(caught.value).splitlines()
     (folder,) = (tmp_path / "work" / "runs").iterdir()
     assert first.startswith("version_data failed after ")
@@ -284,6 +284,9 @@ def test_a_failing_step_says_why_where_and_how_to_resume(tmp_path: Path, monkeyp
     assert "DataError" in Path(log.split()[1]).read_text()
     assert "same command again" in resume
     assert states(folder) == [("version_data", "running"), ("version_data", "failed")], "a laptop does not retry"
+    given = json.loads((folder / "arguments.json").read_text())
+    assert given["source"] == str(tmp_path / "images"), "what another process reads"
+    assert (given["precision"], given["torch_compile"], given["min_agreement"]) == ("fp32", False, 0.97)
 
 
 def processes_of(folder: Path) -> list[str]:
