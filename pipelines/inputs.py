@@ -70,6 +70,8 @@ def _parameters(pipeline: PipelineName) -> list[inspect.Parameter]:
         kinds |= {name: p.annotation for name, p in inspect.signature(component.python_func).parameters.items()}
     defaults = {name: option.default for name, option in inputs_of(pipeline).items()}
     every = {"source": inspect.Parameter.empty, **defaults, **dict.fromkeys(CACHE_KEYS, "")}
+    missing = every.keys() - kinds.keys()
+    assert not missing, f"components lack {', '.join(missing)}: repeat a step's options in its component"
     return [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kinds[name])
         for name, default in every.items()
