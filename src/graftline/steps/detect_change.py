@@ -1,4 +1,4 @@
-"""The step before a retraining: has anything changed since the champion was trained?"""
+"""The step `detect_change`: has anything changed since the champion was trained?"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Step 5: what the model is worth on images it has never seen."""
+"""The step `evaluate`: what the model is worth on images it has never seen."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal

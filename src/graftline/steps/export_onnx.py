@@ -1,4 +1,4 @@
-"""Step `export_onnx`: a trained model becomes an edge bundle, proven against the original."""
+"""The step `export_onnx`: a trained model becomes an edge bundle, proven against the original."""
 
 from pathlib import Path
 

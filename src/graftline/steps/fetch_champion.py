@@ -1,4 +1,4 @@
-"""The step that fetches what a retraining may start from: the weights of a registered model."""
+"""The step `fetch_champion`: the weights of a registered model, from which a retraining may start."""
 
 from pathlib import Path
 

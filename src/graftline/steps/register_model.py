@@ -1,4 +1,4 @@
-"""Step 7: the edge bundle becomes a registry version, and champion if it is not worse than the present one."""
+"""The step `register_model`: the edge bundle becomes a registry version, and champion if it is not worse."""
 
 from pathlib import Path
 from typing import Literal, get_args

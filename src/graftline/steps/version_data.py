@@ -1,4 +1,4 @@
-"""Step 1: images of any of the known forms become a versioned dataset in the object store."""
+"""The step `version_data`: images of any of the known forms become a versioned dataset in the object store."""
 
 from pathlib import Path
 
