@@ -4,9 +4,11 @@
 """
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+
+from graftline.steps import RETRAIN_STEPS
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -125,19 +127,24 @@ class Step(_Settings):
     time_limit: Seconds = 0
 
 
-class Steps(_Settings):
+class _Steps(_Settings):
     """What each step gets."""
 
-    version_data: Step = Step()
-    augment: Step = Step()
-    select_strategy: Step = Step(requests=Requests(cpu="4", memory="8Gi"))
-    fine_tune: Step = Step(requests=Requests(cpu="4", memory="16Gi"), gpu=True)
-    choose_model: Step = Step()
-    evaluate: Step = Step()
-    export_onnx: Step = Step()
-    register_model: Step = Step()
-    detect_change: Step = Step()
-    fetch_champion: Step = Step()
+    def __getitem__(self, step: str) -> Step:
+        """Returns what the step of that name gets."""
+        gets: Step = getattr(self, step)
+        return gets
+
+
+# What some get instead of the defaults.
+_OWN = {
+    "select_strategy": Step(requests=Requests(cpu="4", memory="8Gi")),
+    "fine_tune": Step(requests=Requests(cpu="4", memory="16Gi"), gpu=True),
+}
+if TYPE_CHECKING:  # who reads no table
+    Steps = _Steps
+else:
+    Steps = create_model("Steps", __base__=_Steps, **{name: (Step, _OWN.get(name, Step())) for name in RETRAIN_STEPS})
 
 
 class Retries(_Settings):

@@ -6,7 +6,6 @@ KFP builds a pipeline when its function is called: `with cluster(profile):` hold
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
 
 from kfp import dsl, kubernetes
 
@@ -14,47 +13,16 @@ from graftline.components.image import IMAGE
 from graftline.components.task import TRY, TRY_ON_POD
 from graftline.pipelines.profile import Profile, Requests, Step, Toleration
 from graftline.scaleout.settings import VARIABLE, JobSettings
+from graftline.steps import TABLE
 
 STORE_KEYS = ("GRAFTLINE_STORE",)
 # Missing where pods get their rights from the cloud, or where the store is the cloud's own.
 ACCESS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION")
 MLFLOW_KEYS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
-_TRAINS = "fine-tune"
+_TRAINS = "fine_tune"
 # What a task gets that only waits for the machines that train.
 _WAITS = Requests(cpu="500m", memory="2Gi")
-
-
-class Needs(NamedTuple):
-    """What a task needs, whatever the cluster.
-
-    Attributes:
-        title: Its name for people.
-        store: Whether it gets the object store's secret.
-        mlflow: Whether it gets the MLflow server's secret.
-        cache: Whether it reads images or weights, and gets the cache volume.
-        fresh: Whether it looks at what may have changed outside, and is never answered from KFP's cache.
-    """
-
-    title: str
-    store: bool = False
-    mlflow: bool = False
-    cache: bool = False
-    fresh: bool = False
-
-
-NEEDS = {
-    "version-data": Needs("Version the data", store=True, cache=True, fresh=True),
-    "augment": Needs("Choose the augmentation"),
-    "select-strategy": Needs("Choose the transfer strategy", store=True, cache=True),
-    "fine-tune": Needs("Fine-tune", store=True, cache=True),
-    "choose-model": Needs("Choose among the candidates"),
-    "evaluate": Needs("Evaluate on the test images", cache=True),
-    "export-onnx": Needs("Export for the edge", cache=True),
-    "register-model": Needs("Register the model", store=True, mlflow=True),
-    "detect-change": Needs("Look for a reason to train again", store=True, mlflow=True, cache=True, fresh=True),
-    "fetch-champion": Needs("Fetch the champion's weights", store=True, mlflow=True),
-}
 _PROFILE: ContextVar[Profile | None] = ContextVar("profile", default=None)
 
 
@@ -77,18 +45,25 @@ def place(*tasks: dsl.PipelineTask) -> None:
     """Gives tasks their titles and, where a profile is in force, what they get on the cluster."""
     profile = _PROFILE.get()
     for task in tasks:
-        task.set_display_name(NEEDS[task.name].title)
+        step = _name(task)
+        task.set_display_name(TABLE[step].title)
         if profile:
             _set_resources(task, profile)
             _set_pod(task, profile)
             _set_access(task, profile)
-            if task.name == _TRAINS and profile.nodes > 1:
+            if step == _TRAINS and profile.nodes > 1:
                 _hand_over(task, profile)
 
 
+def _name(task: dsl.PipelineTask) -> str:
+    """Returns the name of a task's step; KFP writes it with dashes."""
+    return str(task.name).replace("-", "_")
+
+
 def _set_resources(task: dsl.PipelineTask, profile: Profile) -> None:
-    step, retries = getattr(profile.steps, task.name.replace("-", "_")), profile.retries
-    if task.name == _TRAINS and profile.nodes > 1:
+    name, retries = _name(task), profile.retries
+    step = profile.steps[name]
+    if name == _TRAINS and profile.nodes > 1:
         step = Step(requests=_WAITS, time_limit=step.time_limit)
     requests, limits = step.requests, step.limits
     task.set_container_image(profile.image or IMAGE)
@@ -96,7 +71,7 @@ def _set_resources(task: dsl.PipelineTask, profile: Profile) -> None:
     task.set_memory_request(requests.memory).set_memory_limit(limits.memory or requests.memory)
     if retries.count:
         task.set_retry(retries.count, f"{retries.wait}s", retries.factor, f"{retries.longest_wait}s")
-    if NEEDS[task.name].fresh:
+    if TABLE[name].fresh:
         task.set_caching_options(False)
     if step.time_limit:
         kubernetes.set_timeout(task, step.time_limit)
@@ -107,7 +82,7 @@ def _set_resources(task: dsl.PipelineTask, profile: Profile) -> None:
 
 def _hand_over(task: dsl.PipelineTask, profile: Profile) -> None:
     """Tells the training task which machines to train on; each gets what the task would have got."""
-    step, gpu, cache = profile.steps.fine_tune, profile.gpu, profile.cache
+    step, gpu, cache = profile.steps[_TRAINS], profile.gpu, profile.cache
     accelerators = {gpu.type: str(gpu.count)} if step.gpu and gpu.count else {}
     limits = {"cpu": step.limits.cpu or step.requests.cpu, "memory": step.limits.memory or step.requests.memory}
     tolerations = [*profile.tolerations, *(gpu.tolerations if accelerators else [])]
@@ -135,7 +110,7 @@ def _set_pod(task: dsl.PipelineTask, profile: Profile) -> None:
     size = profile.shared_memory
     kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=size)
     cache = profile.cache
-    if not (cache.claim and NEEDS[task.name].cache):
+    if not (cache.claim and TABLE[_name(task)].cache):
         return
     kubernetes.mount_pvc(task, pvc_name=cache.claim, mount_path=cache.path)
     task.set_env_variable("GRAFTLINE_CACHE", cache.path)
@@ -152,13 +127,14 @@ def _set_nodes(task: dsl.PipelineTask, selector: dict[str, str], tolerations: li
 
 
 def _set_access(task: dsl.PipelineTask, profile: Profile) -> None:
+    step = TABLE[_name(task)]
     if profile.retries.count:
         kubernetes.use_field_path_as_env(task, TRY, TRY_ON_POD)
     # Where tasks are tried again, each can leave a note for its next try.
-    if NEEDS[task.name].store or profile.retries.count:
+    if step.store or profile.retries.count:
         _use_secret(task, profile.store.secret, STORE_KEYS)
         _use_secret(task, profile.store.secret, ACCESS_KEYS, optional=True)
-    if NEEDS[task.name].mlflow:
+    if step.mlflow:
         _use_secret(task, profile.mlflow.secret, MLFLOW_KEYS, optional=True)
         # The promotion log names the run that it comes from.
         kubernetes.use_field_path_as_env(task, "GRAFTLINE_RUN", "metadata.labels['pipeline/runid']")

@@ -12,32 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftline.files import check_output
+from graftline.steps import RETRAIN_STEPS
 
-if TYPE_CHECKING:
-    from graftline.steps.augment import augment
-    from graftline.steps.choose_model import choose_model
-    from graftline.steps.detect_change import detect_change
-    from graftline.steps.evaluate import evaluate
-    from graftline.steps.export_onnx import export_onnx
-    from graftline.steps.fetch_champion import fetch_champion
-    from graftline.steps.fine_tune import fine_tune
-    from graftline.steps.register_model import register_model
-    from graftline.steps.select_strategy import select_strategy
-    from graftline.steps.version_data import version_data
+if TYPE_CHECKING:  # who reads no table; `as` says that it is offered
+    from graftline.steps.augment import augment as augment
+    from graftline.steps.choose_model import choose_model as choose_model
+    from graftline.steps.detect_change import detect_change as detect_change
+    from graftline.steps.evaluate import evaluate as evaluate
+    from graftline.steps.export_onnx import export_onnx as export_onnx
+    from graftline.steps.fetch_champion import fetch_champion as fetch_champion
+    from graftline.steps.fine_tune import fine_tune as fine_tune
+    from graftline.steps.register_model import register_model as register_model
+    from graftline.steps.select_strategy import select_strategy as select_strategy
+    from graftline.steps.version_data import version_data as version_data
 
 __version__ = version("graftline")
-__all__ = [
-    "augment",
-    "choose_model",
-    "detect_change",
-    "evaluate",
-    "export_onnx",
-    "fetch_champion",
-    "fine_tune",
-    "register_model",
-    "select_strategy",
-    "version_data",
-]
+__all__ = list(RETRAIN_STEPS)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,22 @@
 """The house: imports run one way, and a step has one name everywhere."""
 
+import ast
+import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import graftline
+from graftline import records
 from graftline.cli import main as cli
-from graftline.steps import RETRAIN_STEPS, STEPS
+from graftline.pipelines import profile
+from graftline.records import Record
+from graftline.steps import RETRAIN_STEPS, STEPS, TABLE
 
 ROOT = Path(__file__).parents[2]
 PARTS = {"graftline": "src/graftline", "graftline/components": "components", "graftline/pipelines": "pipelines"}
@@ -55,3 +63,42 @@ def test_every_step_is_a_function_of_the_package() -> None:
     for step in RETRAIN_STEPS:
         assert getattr(graftline, step).__name__ == step
         assert cli.load(step) is getattr(graftline, step)
+
+
+@pytest.mark.parametrize("folder", ["src/graftline/steps", "components"])
+def test_the_modules_of_a_step_open_with_its_name(folder: str) -> None:
+    kind = "The step" if folder.endswith("steps") else "Component"
+    for step in RETRAIN_STEPS:
+        docstring = ast.get_docstring(ast.parse((ROOT / folder / f"{step}.py").read_text()))
+        assert re.match(rf"{kind} `{step}`: \w", docstring or ""), step
+
+
+def test_every_record_names_the_step_that_writes_it() -> None:
+    kinds = Record.__subclasses__()
+    assert {kind.__name__ for kind in kinds if getattr(kind, "step", "") not in TABLE} == set()
+    assert {kind.__name__ for kind in kinds} <= set(records.__all__)
+    written = {step: inspect.signature(getattr(graftline, step)).return_annotation.step for step in RETRAIN_STEPS}
+    assert written == {step: step for step in RETRAIN_STEPS} | {"fetch_champion": "fine_tune"}, "whose model it fetches"
+
+
+def test_the_table_of_steps_is_whole_and_light() -> None:
+    titles = [step.title for step in TABLE.values()]
+    assert len(set(titles)) == len(titles), "a cluster's tasks are known by their titles"
+    assert set(profile._OWN) <= set(TABLE)
+    heavy = "import graftline.steps, sys; sys.exit(bool({'torch', 'kfp', 'pydantic'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", heavy], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_type_checkers_know_every_step(tmp_path: Path) -> None:
+    for path in ("__init__.py", *(f"steps/{step}.py" for step in ("__init__", *RETRAIN_STEPS))):
+        (tmp_path / "graftline" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "src" / "graftline" / path, tmp_path / "graftline" / path)
+    lines = [f"from graftline import {step}\nreveal_type({step})" for step in RETRAIN_STEPS]
+    (tmp_path / "user.py").write_text("\n".join(lines))
+    options = ("--strict", "--ignore-missing-imports", "--follow-imports=silent", "--no-site-packages")
+    command = [sys.executable, "-m", "mypy", *options, "--config-file=", "--cache-dir=cache", "user.py"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+    revealed = re.findall(r'Revealed type is "def \(.*\bout: pathlib.Path', said)
+    assert len(revealed) == len(RETRAIN_STEPS), said
+    assert "error" not in said

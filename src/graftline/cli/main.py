@@ -25,7 +25,7 @@ from graftline.options import choices, spelt
 from graftline.progress import speaks
 from graftline.records import Record
 from graftline.runs.checks import check_tracking_uri
-from graftline.steps import STEPS
+from graftline.steps import RETRAIN_STEPS, STEPS
 
 COMMANDS = {
     "every day": {
@@ -38,8 +38,7 @@ COMMANDS = {
     },
     "a champion's life": {
         "retrain": "graftline.runs.retrain:retrain",
-        "detect_change": "graftline:detect_change",
-        "fetch_champion": "graftline:fetch_champion",
+        **{step: f"graftline:{step}" for step in RETRAIN_STEPS if step not in STEPS},
         "history": "graftline.cli.commands:history",
         "rollback": "graftline.cli.commands:rollback",
     },

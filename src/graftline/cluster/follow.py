@@ -14,7 +14,7 @@ from typing import Any
 from graftline.cluster.server import Cluster, ClusterAwayError, ClusterError
 from graftline.progress import say
 from graftline.runs.board import Board, Step, line_name, show, step_of
-from graftline.steps import RETRAIN_STEPS
+from graftline.steps import TABLE
 
 EVERY_SECONDS = 5.0
 GIVE_UP_AFTER_SECONDS = 900.0
@@ -119,21 +119,15 @@ def steps_of(run: Any) -> dict[str, Any]:
     A step may have several tasks, one for each candidate: they are numbered in the order in which they were created, so
     that each keeps its number.
     """
-    titles, named = _titles(), {}
+    titles, named = {step.title: name for name, step in TABLE.items()}, {}
     count: Counter[str] = Counter()
     details = (run.run_details and run.run_details.task_details) or ()
     for detail in sorted(details, key=lambda one: (_seconds(one.create_time, 0.0), one.task_id or "")):
         step = titles.get(detail.display_name or "", (detail.display_name or "").replace("-", "_"))
-        if step in RETRAIN_STEPS:
+        if step in TABLE:
             count[step] += 1
             named[line_name(step, count[step])] = detail
     return named
-
-
-def _titles() -> dict[str, str]:
-    from graftline.pipelines.resources import NEEDS
-
-    return {needs.title: task.replace("-", "_") for task, needs in NEEDS.items()}
 
 
 def _events(run: Any, seen: dict[str, str]) -> Iterator[dict[str, Any]]:

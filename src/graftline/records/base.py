@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, ValidationInfo, model_validator
 from pydantic_core import to_json, to_jsonable_python
@@ -46,8 +46,13 @@ class Part(BaseModel):
 
 
 class Record(Part):
-    """Base of all records: strict, immutable, with a version of its own form."""
+    """Base of all records: strict, immutable, with a version of its own form.
 
+    Attributes:
+        step: The step that writes it.
+    """
+
+    step: ClassVar[str]
     schema_version: Literal[1] = 1
 
     def write(self, folder: Path, file: str = RECORD_FILE) -> Self:
@@ -78,7 +83,7 @@ def read_record(folder: Path, kind: type[R], file: str = RECORD_FILE) -> R:
     """
     path = folder / file
     if not path.is_file():
-        raise GraftlineError(f"{folder} is not an output of `graftline {_WRITTEN_BY[kind.__name__]}`: it has no {file}")
+        raise GraftlineError(f"{folder} is not an output of `graftline {kind.step}`: it has no {file}")
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
@@ -86,7 +91,7 @@ def read_record(folder: Path, kind: type[R], file: str = RECORD_FILE) -> R:
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise GraftlineError(
             f"{path} is not a {kind.__name__} record of this version of graftline ({where}: {first['msg']}): "
-            f"run `graftline {_WRITTEN_BY[kind.__name__]}` again"
+            f"run `graftline {kind.step}` again"
         ) from error
 
 
@@ -121,19 +126,6 @@ class FileEntry(Part):
     file: str
     sha256: str
     bytes: int
-
-
-_WRITTEN_BY = {
-    "DataVersion": "version_data",
-    "AugmentationPolicy": "augment",
-    "TransferPlans": "select_strategy",
-    "TrainedModel": "fine_tune",
-    "Choice": "choose_model",
-    "Evaluation": "evaluate",
-    "EdgeBundle": "export_onnx",
-    "Registration": "register_model",
-    "Change": "detect_change",
-}
 
 
 def list_files(folder: Path) -> list[FileEntry]:

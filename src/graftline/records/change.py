@@ -48,6 +48,7 @@ class Change(Record):
         reason: In plain words.
     """
 
+    step = "detect_change"
     kind: Literal["change"] = "change"
     name: str
     champion: str

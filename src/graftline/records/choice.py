@@ -50,6 +50,7 @@ class Choice(Record):
         reason: Why that one, in plain words.
     """
 
+    step = "choose_model"
     kind: Literal["choice"] = "choice"
     data_version: str
     candidates: list[TrainedCandidate] = Field(min_length=1)

@@ -20,6 +20,7 @@ class DataVersion(Record):
         shards: The Parquet files.
     """
 
+    step = "version_data"
     kind: Literal["data_version"] = "data_version"
     version: str
     classes: list[str]
@@ -49,6 +50,7 @@ class AugmentationPolicy(Record):
         reasons: Why, in plain words, one line per decision.
     """
 
+    step = "augment"
     kind: Literal["augmentation_policy"] = "augmentation_policy"
     data_version: str
     crop_scale: tuple[float, float]

@@ -41,6 +41,7 @@ class EdgeBundle(Record):
         files: All files.
     """
 
+    step = "export_onnx"
     kind: Literal["edge_bundle"] = "edge_bundle"
     data_version: str
     model: str
@@ -70,6 +71,7 @@ class Registration(Record):
         difference: New accuracy minus the champion's on the same test images (paired interval), None if there was none.
     """
 
+    step = "register_model"
     kind: Literal["registration"] = "registration"
     data_version: str
     bundle: str

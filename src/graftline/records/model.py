@@ -45,6 +45,7 @@ class TrainedModel(Record):
         weights: The safetensors file.
     """
 
+    step = "fine_tune"
     kind: Literal["trained_model"] = "trained_model"
     data_version: str
     policy: str
@@ -88,6 +89,7 @@ class Evaluation(Record):
         files: Report, metrics, figures, predictions.
     """
 
+    step = "evaluate"
     kind: Literal["evaluation"] = "evaluation"
     data_version: str
     model: str

@@ -112,6 +112,7 @@ class TransferPlans(Record):
         candidates: Ranks of those that are to be trained, 1 is the best; the choice among them falls on validation.
     """
 
+    step = "select_strategy"
     kind: Literal["transfer_plans"] = "transfer_plans"
     data_version: str
     policy: str

@@ -20,6 +20,7 @@ from typing import Any
 from graftline.errors import GraftlineError
 from graftline.files import write_json
 from graftline.runs.code_version import code_version
+from graftline.steps import TABLE
 from graftline.storage.environment import EMBEDDED
 from graftline.workspace import cache_folder, expanded, workspace
 
@@ -62,9 +63,9 @@ class Containers:
             step: The step's name; it decides about the network.
             words: Program and arguments.
         """
-        from graftline.pipelines.resources import ACCESS_KEYS, MLFLOW_KEYS, NEEDS, STORE_KEYS
+        from graftline.pipelines.resources import ACCESS_KEYS, MLFLOW_KEYS, STORE_KEYS
 
-        needs = NEEDS[step.replace("_", "-")]
+        needs = TABLE[step]
         # The store is on this machine's loopback, which only the host's own network reaches.
         network = "host" if needs.store or needs.mlflow else "none"
         keys = [*(STORE_KEYS + ACCESS_KEYS + (EMBEDDED,)) * needs.store, *MLFLOW_KEYS * needs.mlflow]
