@@ -27,6 +27,7 @@ def register_model(
     """
     from pathlib import Path
 
+    from graftline.components.index import write_index
     from graftline.components.task import as_task
     from graftline.steps.register_model import register_model as step
 
@@ -40,5 +41,7 @@ def register_model(
         promote=promote,  # type: ignore[arg-type]
         tracking_uri=tracking_uri,
     )
+    read = {"dataset": dataset, "bundle": bundle, "evaluation": evaluation, "model": model}
+    write_index(Path(registration.path), {artifact: each.uri for artifact, each in read.items()})
     registration.metadata.update(name=record.name, version=record.version, alias=record.alias, reason=record.reason)
     return record.version

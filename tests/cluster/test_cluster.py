@@ -14,6 +14,7 @@ from graftline.cli import main as cli
 from graftline.cli.help import parameters
 from graftline.cluster import follow
 from graftline.cluster.follow import FollowStopped
+from graftline.components.index import INDEX_FILE, write_index
 from graftline.evaluation.choice import choose_only
 from graftline.records import CHOICE_FILE, DataVersion, EdgeBundle, Registration, read_record
 from graftline.runs.board import Board
@@ -242,12 +243,12 @@ def test_a_failed_run_names_step_reason_and_logs(cluster: StandIn, call: Any) ->
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """A pipeline root with the artifacts of run-1, laid out as KFP does."""
+    """A pipeline root with the artifacts of run-1, laid out as KFP does; its data come from the cache."""
     root = tmp_path / "root"
-    run = root / "graftline-train" / "run-1"
-    data = make_dataset(run / "version-data" / "u1" / "dataset")
+    run, before = (root / "graftline-train" / name for name in ("run-1", "run-0"))
+    data = make_dataset(before / "version-data" / "u1" / "dataset")
     bundle = make_bundle(run / "export-onnx" / "u2" / "bundle", data, threshold())
-    make_evaluation(run / "evaluate" / "u3" / "evaluation", data)
+    evaluation = make_evaluation(run / "evaluate" / "u3" / "evaluation", data)
     chosen, other = (trained(read_record(data, DataVersion), seed) for seed in (0, 1))
     for number, model in enumerate((chosen, other)):
         model.write(run / "fine-tune" / f"u{number}" / "model")
@@ -255,7 +256,10 @@ def results(tmp_path: Path) -> Path:
     choose_only(chosen).write(run / "choose-model" / "u4" / "model", CHOICE_FILE)
     sha = read_record(bundle, EdgeBundle).sha256
     about = {"name": "graftline", "version": "7", "alias": "champion", "reason": "it is first", "bundle": sha}
-    Registration(**about, data_version="d0000000000000001").write(run / "register-model" / "u5" / "registration")
+    registration = run / "register-model" / "u5" / "registration"
+    Registration(**about, data_version="d0000000000000001").write(registration)
+    places = {"dataset": data, "bundle": bundle, "evaluation": evaluation, "model": run / "choose-model/u4/model"}
+    write_index(registration, {name: str(place) for name, place in places.items()})
     return root
 
 
@@ -367,8 +371,15 @@ def test_results_are_shown_where_they_can_be_read(
     assert (tmp_path / "work" / "runs" / "cluster-run-1" / "bundle" / "model.onnx").is_file()
     assert not list((tmp_path / "work").rglob("*.parquet")), "images are not fetched for a table"
     assert call("follow", run)[:2] == (code, out), "as often as it is asked"
-    shutil.rmtree(results / "graftline-train" / "run-1" / "evaluate")
+    gone = results / "graftline-train" / "run-1" / "evaluate"
+    shutil.rmtree(gone)
+    assert f"its evaluation is not in {gone}/u3/evaluation any more\n" in call("follow", run)[1]
     shutil.rmtree(tmp_path / "work")
+    index = results / "graftline-train" / "run-1" / "register-model" / "u5" / "registration" / INDEX_FILE
+    index.unlink()
+    assert "of an earlier version of graftline: run the same command again\n" in call("follow", run)[1]
+    shutil.rmtree(index.parent)
     assert (
-        "the run has no evaluation: there was nothing to train, or the cluster's cache had it" in call("follow", run)[1]
+        "the run has no registration: there was nothing to train, or the cluster's cache had it"
+        in call("follow", run)[1]
     )

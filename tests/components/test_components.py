@@ -10,8 +10,11 @@ from kfp import dsl
 from kfp.dsl import OutputPath
 from kfp.dsl.types import type_annotations
 from PIL import Image
+from registry_inputs import make_bundle, make_dataset, make_evaluation, make_model, threshold
 
-from graftline.records import DataVersion, read_record
+from graftline.cluster.results import _WANTED
+from graftline.components.index import read_index
+from graftline.records import DataVersion, Registration, read_record
 from graftline.steps import RETRAIN_STEPS, STEPS
 
 FOLDERS = (Path, list[Path], Path | None)
@@ -123,3 +126,24 @@ def test_version_data_returns_the_version_of_a_real_dataset(tmp_path: Path, monk
         source=str(tmp_path / "images"), dataset=dataset, code_version="c0", source_fingerprint="f0"
     )
     assert version == read_record(tmp_path / "dataset", DataVersion).version == dataset.metadata["version"]
+
+
+def test_register_model_tells_where_all_lies_that_a_run_is_judged_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAFTLINE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "work"))
+    data = make_dataset(tmp_path / "dataset")
+    folders = {
+        "dataset": data,
+        "bundle": make_bundle(tmp_path / "bundle", data, threshold()),
+        "evaluation": make_evaluation(tmp_path / "evaluation", data),
+        "model": make_model(tmp_path / "model", data),
+    }
+    artifacts = {name: dsl.Artifact(uri=str(folder)) for name, folder in folders.items()}
+    registration = dsl.Artifact(uri=str(tmp_path / "registration"))
+    keys = dict.fromkeys(("code_version", "data_version", "inputs_version"), "")
+    component_of("register_model").python_func(**artifacts, registration=registration, **keys)
+    assert read_index(tmp_path / "registration") == {name: str(folder) for name, folder in folders.items()}
+    assert read_record(tmp_path / "registration", Registration).version == registration.metadata["version"] == "1"
+    assert set(_WANTED) == set(folders)

@@ -54,7 +54,7 @@ def test_a_step_has_one_name_everywhere() -> None:
         return {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", *besides}
 
     assert files("src/graftline/steps") == set(RETRAIN_STEPS)
-    assert files("components", "image", "task") == set(RETRAIN_STEPS)
+    assert files("components", "image", "index", "task") == set(RETRAIN_STEPS)
     assert set(graftline.__all__) == set(RETRAIN_STEPS)
     assert list(cli.COMMANDS["the steps of a run"]) == list(STEPS)
 

@@ -4,18 +4,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-from graftline.errors import StoreError
+from graftline.components.index import read_index
+from graftline.errors import GraftlineError
 from graftline.runs.summary import Summary, summarise
 from graftline.storage.store import Store
 from graftline.workspace import workspace
 
-# The artifacts, the tasks that make them, and the files that the table is made from: of data and model the records.
+# Where KFP keeps it in a run's folder: `<task>/.../<artifact>/`.
+_REGISTRATION = r"(?:.*/)?register-model/.*/registration/(record\.json|index\.json)"
+# The files of the other artifacts that the table is made from: of data and model the records.
 _WANTED = {
-    "dataset": ("version-data", r"record\.json"),
-    "model": ("choose-model", r"record\.json|choice\.json"),
-    "evaluation": ("evaluate", r"record\.json|report\.html"),
-    "bundle": ("export-onnx", r".*"),
-    "registration": ("register-model", r"record\.json"),
+    "dataset": r"(record\.json)",
+    "model": r"(record\.json|choice\.json)",
+    "evaluation": r"(record\.json|report\.html)",
+    "bundle": r"(.*)",
 }
 _PIPELINES = ("graftline-train", "graftline-retrain")
 
@@ -23,8 +25,8 @@ _PIPELINES = ("graftline-train", "graftline-retrain")
 def read_results(run: Any) -> Summary | str:
     """Fetches a run's report and bundle.
 
-    They lie below the run's pipeline root: in `<pipeline>/<run>/<task>/.../<artifact>/`. Steps that were answered from
-    the cluster's cache have left theirs in an earlier run's folder.
+    Its registration lies below the run's pipeline root, and its index says where the rest does: steps that were
+    answered from the cluster's cache have left theirs in an earlier run's folder.
 
     Args:
         run: A `V2beta1Run` that has succeeded.
@@ -39,28 +41,38 @@ def read_results(run: Any) -> Summary | str:
         return f"they lie below {root}, which graftline does not read"
     folder = workspace() / "runs" / f"cluster-{run.run_id}"
     try:
-        outputs: dict[str, Path] = {}
-        for pipeline in _PIPELINES:
-            outputs |= _fetch(Store(root.rstrip("/")), f"{pipeline}/{run.run_id}", folder / "artifacts")
-    except StoreError as error:
+        outputs = _outputs(root.rstrip("/"), run.run_id, folder / "artifacts")
+    except GraftlineError as error:
         return f"they lie below {root}: {error}"
-    missing = _WANTED.keys() - outputs.keys()
-    if missing:
-        lacking = ", ".join(sorted(missing))
-        return f"below {root} the run has no {lacking}: there was nothing to train, or the cluster's cache had it"
+    if not outputs:
+        return f"below {root} the run has no registration: there was nothing to train, or the cluster's cache had it"
     return summarise(folder, outputs, _seconds(run), 0)
 
 
-def _fetch(store: Store, prefix: str, folder: Path) -> dict[str, Path]:
-    """Copies what is wanted of a run's artifacts; returns the folder of each artifact that was found."""
-    outputs = {}
-    for key in store.keys(prefix):
-        for name, (task, files) in _WANTED.items():
-            found = re.fullmatch(rf"{re.escape(prefix)}/(?:.*/)?{task}/.*/{name}/({files})", key)
-            if found:
-                store.download(key, folder / name / found[1])
-                outputs[name] = folder / name
+def _outputs(root: str, run: str, folder: Path) -> dict[str, Path]:
+    """Copies what is wanted of a run; returns the artifacts' folders, none when the run registered nothing.
+
+    Raises:
+        GraftlineError: An artifact is gone, the run is of an earlier version, or the store refuses.
+    """
+    registration = folder / "registration"
+    if not any(_fetch(f"{root}/{pipeline}/{run}", _REGISTRATION, registration) for pipeline in _PIPELINES):
+        return {}
+    outputs, places = {"registration": registration}, read_index(registration)
+    for name, files in _WANTED.items():
+        outputs[name] = folder / name
+        if not _fetch(places[name], files, outputs[name]):
+            raise GraftlineError(f"its {name} is not in {places[name]} any more")
     return outputs
+
+
+def _fetch(place: str, files: str, folder: Path) -> bool:
+    """Copies the files below a place whose paths there match, under the names in the match; says whether any does."""
+    store = Store(place)
+    found = list(filter(None, (re.fullmatch(files, key) for key in store.keys(""))))
+    for match in found:
+        store.download(match[0], folder / match[1])
+    return bool(found)
 
 
 def _seconds(run: Any) -> float:

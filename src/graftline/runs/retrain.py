@@ -1,24 +1,11 @@
 """Trains again on this machine, when there is reason to: `graftline retrain DATASET`."""
 
-import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from graftline.errors import GraftlineError
+from graftline.components.index import read_index
 from graftline.options import Value, read, with_options_of
-from graftline.records import (
-    CHOICE_FILE,
-    RECORD_FILE,
-    Change,
-    Choice,
-    DataVersion,
-    EdgeBundle,
-    Evaluation,
-    Registration,
-    read_record,
-)
-from graftline.records.base import R
+from graftline.records import RECORD_FILE, Change, read_record
 from graftline.runs.local import execute, in_workspace
 from graftline.runs.summary import Summary, summarise
 from graftline.wiring import options_of
@@ -95,8 +82,7 @@ def _concluded(change: Change, summary: Summary, tracking_uri: str) -> Retrainin
 def _trained(change: Path) -> dict[str, Path] | None:
     """Finds the folders of the steps that a condition guards, which kfp does not count among a pipeline's outputs.
 
-    `register_model` is never cached, so its folder lies beside that of `detect_change`; from its record on, each names
-    the one before by its hash, wherever it was first made.
+    `register_model` is never cached, so its folder lies beside that of `detect_change`; its index leads to the others.
 
     Args:
         change: Output folder of `detect_change`: PIPELINE_ROOT/RUN/detect-change/change.
@@ -107,23 +93,4 @@ def _trained(change: Path) -> dict[str, Path] | None:
     registration = change.parents[1] / "register-model" / "registration"
     if not (registration / RECORD_FILE).is_file():
         return None
-    root, bundle = change.parents[2], read_record(registration, Registration).bundle
-    shipped = _made(root, "bundle", EdgeBundle, lambda record: record.sha256 == bundle)
-    made_from = read_record(shipped, EdgeBundle)
-    return {
-        "dataset": _made(root, "dataset", DataVersion, lambda record: record.version == made_from.data_version),
-        "model": _made(root, "model", Choice, lambda record: record.chosen == made_from.model, CHOICE_FILE),
-        "evaluation": _made(root, "evaluation", Evaluation, lambda record: record.model == made_from.model),
-        "bundle": shipped,
-        "registration": registration,
-    }
-
-
-def _made(root: Path, artifact: str, kind: type[R], fits: Callable[[R], bool], file: str = RECORD_FILE) -> Path:
-    """Returns the newest folder PIPELINE_ROOT/RUN/STEP/ARTIFACT whose record, in that file, fits."""
-    paths = sorted(root.glob(f"*/*/{artifact}/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in paths:
-        with contextlib.suppress(GraftlineError):  # a record of another version of graftline
-            if fits(read_record(path.parent, kind, file)):
-                return path.parent
-    raise GraftlineError(f"the {artifact} of this run is not below {root} any more: run the same command again")
+    return {"registration": registration, **{name: Path(path) for name, path in read_index(registration).items()}}
