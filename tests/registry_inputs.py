@@ -11,6 +11,7 @@ from pathlib import Path
 import elpv_dataset
 import numpy as np
 import onnx
+from builders import a_plan
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -24,7 +25,6 @@ from graftline.records import (
     Evaluation,
     Interval,
     TrainedModel,
-    TransferPlan,
     Variant,
     list_files,
     read_record,
@@ -109,21 +109,7 @@ def make_model(folder: Path, dataset: Path, seed: int = 0) -> Path:
 
 def trained(data: DataVersion, seed: int) -> TrainedModel:
     """The record of a model of that seed."""
-    plan = TransferPlan(
-        backbone="tf_efficientnet_lite0",
-        strategy="feature_extraction",
-        image_size=224,
-        epochs=0,
-        batch_size=32,
-        learning_rate=1e-3,
-        layer_decay=1.0,
-        frozen_groups=7,
-        schedule="constant",
-        warmup_steps=0,
-        weight_decay=0.0,
-        label_smoothing=0.0,
-        reasons=["few images"],
-    )
+    plan = a_plan(strategy="feature_extraction", epochs=0, frozen_groups=7, reasons=["few images"])
     form = {"image_size": 224, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic", "parameters": 3}
     return TrainedModel(
         data_version=data.version,

@@ -4,9 +4,11 @@ import dataclasses
 import io
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
+from builders import a_plan
 from PIL import Image
 
 from graftline.evaluation import figures
@@ -17,7 +19,7 @@ from graftline.evaluation.mistakes import confident_mistakes, show_mistakes
 from graftline.evaluation.outputs import Predictions
 from graftline.evaluation.report import Report, frequent_confusions, render_report
 from graftline.intervals import wilson
-from graftline.records import DataVersion, FileEntry, TrainedModel, TransferPlan
+from graftline.records import DataVersion, FileEntry, TrainedModel
 
 
 def data_of(classes: list[str], labels: np.ndarray) -> DataVersion:
@@ -35,22 +37,20 @@ def data_of(classes: list[str], labels: np.ndarray) -> DataVersion:
     )
 
 
-def model_of(classes: list[str], validation: tuple[int, int] = (80, 100)) -> TrainedModel:
-    plan = TransferPlan(
-        backbone="tf_efficientnet_lite0",
-        strategy="progressive_unfreezing",
-        image_size=224,
-        epochs=6,
-        batch_size=32,
-        learning_rate=0.001,
-        layer_decay=0.8,
-        frozen_groups=2,
-        schedule="cosine",
-        warmup_steps=20,
-        weight_decay=0.01,
-        label_smoothing=0.05,
-        stage_epochs=[2, 4],
-        reasons=["medium size, and the domain differs"],
+def model_of(classes: list[str], validation: tuple[int, int] = (80, 100), **changes: Any) -> TrainedModel:
+    plan = a_plan(
+        **{
+            "strategy": "progressive_unfreezing",
+            "learning_rate": 0.001,
+            "layer_decay": 0.8,
+            "frozen_groups": 2,
+            "warmup_steps": 20,
+            "weight_decay": 0.01,
+            "label_smoothing": 0.05,
+            "stage_epochs": [2, 4],
+            "reasons": ["medium size, and the domain differs"],
+            **changes,
+        }
     )
     return TrainedModel(
         data_version="d0123456789abcdef",
@@ -156,6 +156,40 @@ def test_report_tells_what_was_measured():
     for digest in (report.model.sha256, report.data.sha256, report.data.version, "a" * 64, "b" * 64, "c" * 64):
         assert digest in text
     assert report.mistakes[0].id[:12] in text and report.mistakes[0].file_sha256[:12] in text
+
+
+def settings_in(**changes: Any) -> dict[str, str]:
+    """Returns the report's table of settings, name to value."""
+    report = report_of(["cat", "dog", "fox"])
+    html = render_report(dataclasses.replace(report, model=model_of(["cat", "dog", "fox"], **changes)))
+    return dict(re.findall(r"<code>(\w+)</code></th><td>(.*?)</td>", html))
+
+
+def test_report_names_every_setting_in_force_and_no_other():
+    basic = {"image_size", "epochs", "batch_size", "learning_rate", "layer_decay", "schedule"}
+    given = {"frozen_groups", "warmup_steps", "weight_decay", "label_smoothing", "stage_epochs"}
+    plain = settings_in()
+    assert set(plain) == basic | given
+    assert (plain["learning_rate"], plain["stage_epochs"], plain["schedule"]) == ("0.001", "[2, 4]", "cosine")
+    more = {"dropout": 0.2, "mixup": 0.4, "cutmix": 1, "l2_sp": 0.01, "ema_decay": 0.97, "balance": "class_weights"}
+    told = {"dropout": "0.2", "mixup": "0.4", "cutmix": "1", "l2_sp": "0.01", "ema_decay": "0.97"}
+    assert settings_in(**more) == plain | told | {"balance": "class_weights"}
+
+
+def test_report_leaves_out_settings_that_others_put_out_of_force():
+    rates = settings_in(group_rates=[0, 1e-5])
+    assert rates["group_rates"] == "[0, 1e-05]" and not {"learning_rate", "layer_decay"} & set(rates)
+    scratch = settings_in(from_scratch=True, views=3, schedule="one_cycle")
+    assert scratch["from_scratch"] == "true" and not {"views", "warmup_steps"} & set(scratch)
+    assert "stage_epochs" not in settings_in(strategy="fine_tuning")
+    solved = settings_in(strategy="feature_extraction", epochs=0, stage_epochs=[], dropout=0.2, views=3)
+    assert solved == {"image_size": "224", "views": "3"}
+
+
+def test_report_says_of_one_rate_only_that_it_is_the_last_blocks():
+    text = " ".join(Page(render_report(report_of(["cat", "dog", "fox"]))).texts)
+    assert "at the head" not in text
+    assert "Peak rate of the last layers before the head" in text and "the head is solved beforehand" in text
 
 
 def test_hostile_class_names_stay_text():

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from builders import a_plan
 
 from graftline.data.decode import decode_rgb, resize_square
 from graftline.errors import GraftlineError
@@ -18,27 +19,13 @@ from graftline.export.preprocessing import preprocessing_graph
 from graftline.export.quantise import mostly_products, quantise
 from graftline.models.edge import EdgeModel
 from graftline.models.predict import predict
-from graftline.records import FileEntry, Interval, TrainedModel, TransferPlan
+from graftline.records import FileEntry, Interval, TrainedModel
 
 SIZES = [(300, 300), (37, 400), (1024, 768), (224, 224), (100, 151), (1, 1)]
 
 
 def record_for(backbone: str, side: int, interpolation: str = "bicubic", classes: int = 3) -> TrainedModel:
-    plan = TransferPlan(
-        backbone=backbone,
-        strategy="feature_extraction",
-        image_size=side,
-        epochs=0,
-        batch_size=32,
-        learning_rate=1e-3,
-        layer_decay=1.0,
-        frozen_groups=0,
-        schedule="cosine",
-        warmup_steps=0,
-        weight_decay=0.0,
-        label_smoothing=0.0,
-        reasons=[],
-    )
+    plan = a_plan(backbone=backbone, strategy="feature_extraction", image_size=side, epochs=0)
     return TrainedModel(
         data_version="d0",
         policy="",

@@ -1,5 +1,6 @@
 """Registering edge bundles: versions with lineage, the alias that is earned on the same test images, clear errors."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -15,7 +16,7 @@ from registry_inputs import make_bundle, make_dataset, make_evaluation, make_mod
 from graftline.cli.commands import history, rollback
 from graftline.errors import GraftlineError, StoreError
 from graftline.files import sha256_file
-from graftline.records import EdgeBundle, Registration, TrainedModel, read_record
+from graftline.records import EdgeBundle, Evaluation, Registration, Settings, TrainedModel, list_files, read_record
 from graftline.registry.address import full_address
 from graftline.registry.bundles import download_bundle
 from graftline.registry.client import OtherStoreError, open_registry
@@ -98,11 +99,32 @@ def test_the_run_holds_files_numbers_and_parameters(place: Path) -> None:
     assert run.info.artifact_uri.startswith((place / "the store" / "mlflow").as_uri())
     assert run.data.metrics["accuracy"] == 0.5
     assert run.data.params["backbone"] == "tf_efficientnet_lite0"
+    assert run.data.params["group_rates"] == "[]" and run.data.params["balance"] == "none"
+    assert set(Settings.model_fields) <= set(run.data.params)
     files = {path.relative_to(place / "the store") for path in (place / "the store").rglob("*") if path.is_file()}
     kept = {"/".join(path.parts[3:]) for path in files}
     bundle = {"record.json", "model.onnx", "labels.txt", "lineage.json", "web/index.html"}
     evaluation = {"record.json", "report.html", "metrics.json"}
     assert kept == {f"bundle/{name}" for name in bundle} | {f"evaluation/{name}" for name in evaluation}
+
+
+def test_a_bundle_made_before_some_settings_came_can_be_registered(place: Path) -> None:
+    """Its model's record has other fields in another order than this version would write, and so another hash."""
+    bundle = make_bundle(place / "old-bundle", place / "dataset", threshold())
+    lineage = json.loads((bundle / "lineage.json").read_text())
+    plan = lineage["model"]["record"]["plan"]
+    now = TrainedModel.model_validate(lineage["model"]["record"]).sha256
+    lineage["model"]["record"]["plan"] = {name: plan[name] for name in sorted(plan) if name not in ("views", "mixup")}
+    before = TrainedModel.model_validate_json(json.dumps(lineage["model"]["record"]))
+    assert before.sha256 != now
+    (bundle / "lineage.json").write_text(json.dumps(lineage))
+    files = [entry for entry in list_files(bundle) if entry.file != "record.json"]
+    read_record(bundle, EdgeBundle).model_copy(update={"model": before.sha256, "files": files}).write(bundle)
+    evaluation = make_evaluation(place / "old-evaluation", place / "dataset")
+    read_record(evaluation, Evaluation).model_copy(update={"model": before.sha256}).write(evaluation)
+    register_model(place / "dataset", bundle, evaluation, place / "old-registration")
+    version = client(place).get_model_version("graftline", "1")
+    assert version.tags["model_sha256"] == before.sha256
 
 
 def test_weights_lie_beside_the_bundle_and_come_back_as_they_were(place: Path) -> None:

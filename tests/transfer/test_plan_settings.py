@@ -1,10 +1,12 @@
 """A user's changes to a plan, and what the loop makes of them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from builders import a_plan
 
 from graftline import augment, evaluate, export_onnx, fine_tune, select_strategy
 from graftline.cli.find_lr import find_lr
@@ -19,21 +21,7 @@ from graftline.transfer.settings import change_plan
 
 @pytest.fixture
 def plan() -> TransferPlan:
-    return TransferPlan(
-        backbone="tf_efficientnet_lite0",
-        strategy="fine_tuning",
-        image_size=64,
-        epochs=2,
-        batch_size=8,
-        learning_rate=1e-4,
-        layer_decay=0.9,
-        frozen_groups=3,
-        schedule="cosine",
-        warmup_steps=2,
-        weight_decay=0.02,
-        label_smoothing=0.05,
-        reasons=["a test"],
-    )
+    return a_plan(image_size=64, epochs=2, batch_size=8, learning_rate=1e-4, frozen_groups=3, warmup_steps=2)
 
 
 def test_settings_replace_those_of_the_plan(plan: TransferPlan) -> None:
@@ -50,6 +38,40 @@ def test_settings_replace_those_of_the_plan(plan: TransferPlan) -> None:
     assert changed.group_rates == [1e-5, 1e-4] and changed.from_scratch
     assert change_plan(plan) == plan
     assert change_plan(plan, "epochs=5").epochs == change_plan(plan, epochs=5).epochs == 5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "dropout: 0.2, group_rates: [0, 0, 1e-5]",
+        "{dropout: 0.2, group_rates: [0, 0, 1e-5]}",
+        '{"dropout": 0.2, "group-rates": [0, 0, 1e-5]}',
+        "dropout:0.2,group_rates:[0,0,1e-5],",
+        "dropout=0.2,group_rates=[0;0;1e-5]",
+        ",dropout = 0.2, group_rates: [0; 0; 1e-5]",
+    ],
+)
+def test_settings_are_a_yaml_mapping_with_or_without_braces(plan: TransferPlan, settings: str) -> None:
+    wanted = plan.model_copy(update={"dropout": 0.2, "group_rates": [0.0, 0.0, 1e-5]})
+    assert change_plan(plan, settings) == wanted
+
+
+def test_no_settings_change_nothing(plan: TransferPlan) -> None:
+    assert change_plan(plan, " ") == change_plan(plan, "{}") == plan
+
+
+def test_a_plan_of_before_keeps_its_text_and_a_change_is_all_that_differs(plan: TransferPlan) -> None:
+    """Checkpoints are named by it: an interrupted training is found again, whatever settings have come since."""
+    content = json.loads(plan.json_text)
+    since = ("views", "mixup", "ema_decay")
+    old = {name: content[name] for name in ("reasons", *reversed(content)) if name not in since}
+    text = json.dumps(old, separators=(",", ":"))
+    read = TransferPlan.model_validate_json(text)
+    assert read.json_text == text != plan.json_text
+    assert (read.views, read.mixup, read.ema_decay) == (1, 0, 0), "what came since is left out of it"
+    assert change_plan(read).json_text == text
+    assert change_plan(read, "learning_rate: 3e-4").json_text == text.replace("0.0001", "0.0003")
+    assert json.loads(change_plan(read, "views=2").json_text) == {**old, "views": 2}
 
 
 def test_random_weights_are_all_trained_unless_some_are_asked_to_stay(plan: TransferPlan) -> None:
@@ -121,6 +143,21 @@ def test_epochs_and_stages_fit_each_other_and_the_strategy(plan: TransferPlan) -
         ("backbone=resnet50", "no setting 'backbone'"),
         ("strategy=feature_extraction", "no setting 'strategy'"),
         ("epochs=five", "epochs=five is not possible.*integer"),
+        ("dropuot: 0.2", "did you mean dropout"),
+        ("{dropout: }", "dropout has no value"),
+        ("dropout: {rate: 0.2}", "dropout has values within values: give one value"),
+        ("group_rates: [[1e-5], [1e-4]]", "group_rates has values within values"),
+        ("{dropout: 0.2", "cannot be read .*expected ',' or '}'.*: write name: value, name: value"),
+        ("dropout: 0.2}", "cannot be read"),
+        ("group_rates=[1;2", "cannot be read"),
+        ("dropout=0.1 mixup=0.2", "cannot be read"),
+        ("{{dropout: 0.2}}", "no setting 'a list or mapping'"),
+        ("dropout: [0.2]", "dropout=.*is not possible"),
+        ("group_rates: 1e-5", "group_rates=1e-5 is not possible.*list"),
+        ("group_rates: [0, -1]", "group_rates=-1 is not possible.*greater than or equal to 0"),
+        ("learning_rate: inf", "learning_rate=inf is not possible.*finite"),
+        ("group_rates: [1], group-rates: [2]", "group_rates is given twice"),
+        ("dropout: \x07", "cannot be read"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(plan: TransferPlan, settings: str, message: str) -> None:

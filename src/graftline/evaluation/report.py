@@ -2,8 +2,10 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -13,7 +15,7 @@ from graftline import __version__
 from graftline.evaluation.cautions import calibration_in_words
 from graftline.evaluation.metrics import Measurements
 from graftline.evaluation.mistakes import Mistake
-from graftline.records import Choice, DataVersion, TrainedModel
+from graftline.records import Choice, DataVersion, Settings, TrainedModel, TransferPlan
 from graftline.words import percent, points, spread
 
 _MOST_CONFUSIONS = 12
@@ -53,7 +55,9 @@ def render_report(report: Report) -> str:
     """Renders the report as one HTML document with its images inside and no link to anywhere."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pictures = {"png": _png_uri, "jpeg": _jpeg_uri}
-    environment.filters.update(percent=percent, spread=spread, points=points, plain=_plain, **pictures)
+    environment.filters.update(
+        percent=percent, spread=spread, points=points, plain=_plain, setting=_setting, **pictures
+    )
     source = (files("graftline.evaluation") / "report.html.j2").read_text("utf-8")
     measured = report.measured
     right = int(np.trace(measured.confusion))
@@ -65,6 +69,7 @@ def render_report(report: Report) -> str:
         wrong=measured.accuracy.n - right,
         confusions=frequent_confusions(measured.confusion, report.model.classes),
         calibration=calibration_in_words(measured),
+        settings=_settings(report.model.plan),
         version=__version__,
     )
     return html.replace(" %", f"{_NARROW_SPACE}%")
@@ -82,6 +87,18 @@ def frequent_confusions(confusion: np.ndarray, classes: list[str]) -> list[tuple
 
 def _plain(term: str) -> str:
     return term.replace("_", " ")
+
+
+def _settings(plan: TransferPlan) -> list[tuple[str, Any, str | None]]:
+    """Returns name, value and meaning of the settings in force."""
+    return [(name, value, Settings.model_fields[name].description) for name, value in plan.in_force().items()]
+
+
+def _setting(value: float | str | Sequence[float]) -> str:
+    """Returns a setting's value as `--settings` takes it."""
+    if isinstance(value, (bool, str)):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, (int, float)) else f"[{', '.join(map(_setting, value))}]"
 
 
 def _png_uri(content: bytes) -> str:

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from graftline.errors import GraftlineError
 from graftline.export.preprocessing import describe_preprocessing
 from graftline.models.edge import INPUT, LABELS, PROBABILITIES
-from graftline.records import Choice, DataVersion, EdgeBundle, TrainedModel, read_record
+from graftline.records import Choice, DataVersion, EdgeBundle, Record, TrainedModel, read_record
 
 LINEAGE_FILE = "lineage.json"
 _KEY = "lineage"
@@ -27,12 +27,17 @@ def describe_lineage(data: DataVersion, record: TrainedModel, choice: Choice | N
     """
     return {
         "graftline": version("graftline"),
-        "data": {"sha256": data.sha256, "record": data.model_dump(mode="json")},
+        "data": _whole(data),
         "augmentation_policy": {"sha256": record.policy},
         "pretrained_weights": {"backbone": record.plan.backbone, "sha256": record.pretrained, **_champion(record)},
-        "model": {"sha256": record.sha256, "record": record.model_dump(mode="json")},
-        **({"choice": {"sha256": choice.sha256, "record": choice.model_dump(mode="json")}} if choice else {}),
+        "model": _whole(record),
+        **({"choice": _whole(choice)} if choice else {}),
     }
+
+
+def _whole(record: Record) -> dict[str, Any]:
+    """Returns a record as it stood when it was read, which its hash is of."""
+    return {"sha256": record.sha256, "record": json.loads(record.json_text)}
 
 
 def _champion(record: TrainedModel) -> dict[str, Any]:
@@ -84,7 +89,7 @@ def read_lineage(path: Path) -> dict[str, Any]:
     """
     if path.is_dir():
         bundle = read_record(path, EdgeBundle)
-        return {**_read_beside(path / LINEAGE_FILE), "bundle": bundle.model_dump(mode="json")}
+        return {**_read_beside(path / LINEAGE_FILE), "bundle": json.loads(bundle.json_text)}
     if not path.is_file():
         raise GraftlineError(f"{path} does not exist: give an .onnx file of graftline's, or the bundle folder")
     try:

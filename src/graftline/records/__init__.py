@@ -11,7 +11,15 @@ from graftline.records.choice import CHOICE_FILE, Choice, TrainedCandidate, read
 from graftline.records.data import AugmentationPolicy, DataVersion
 from graftline.records.edge import EdgeBundle, Registration, Variant
 from graftline.records.model import ClassMetrics, Evaluation, TrainedModel, TrainingEvent
-from graftline.records.transfer import Balance, ProbeEvidence, Schedule, Strategy, TransferPlan, TransferPlans
+from graftline.records.transfer import (
+    Balance,
+    ProbeEvidence,
+    Schedule,
+    Settings,
+    Strategy,
+    TransferPlan,
+    TransferPlans,
+)
 
 __all__ = [
     "CHOICE_FILE",
@@ -32,6 +40,7 @@ __all__ = [
     "Record",
     "Registration",
     "Schedule",
+    "Settings",
     "Strategy",
     "TrainedCandidate",
     "TrainedModel",

@@ -1,8 +1,9 @@
 """Records of how to transfer."""
 
-from typing import Literal
+from enum import Enum
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from graftline.records.base import Interval, Part, Record
 
@@ -29,69 +30,160 @@ class ProbeEvidence(Part):
     weights: str = ""
 
 
-class TransferPlan(Part):
-    """How to transfer one backbone to the data.
+class Mark(Enum):
+    """What is told of a setting beside its default and its range."""
+
+    BASIC = "every training has it: it is told of a plan even at its default"
+    HEAD = "it changes a solved head too, not only layers that are trained"
+
+
+class Settings(Part):
+    """Every setting of a plan that can be changed, each with its default, its range and a sentence.
+
+    From here come `--settings`, MLflow's parameters, the report's table and the lists in the documents. The default of
+    a setting that is not `BASIC` leaves it out, and so it is what records mean that were written before there was one.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    image_size: Annotated[int, Mark.BASIC, Mark.HEAD] = Field(
+        default=224, ge=1, description="Side of the square input in pixels: what the weights were made for."
+    )
+    epochs: Annotated[int, Mark.BASIC] = Field(
+        default=6,
+        ge=0,
+        description="Passes over the training images: 6 to 24, so that few images make some 300 steps too; another "
+        "number is spread over the stages in proportion. Feature extraction has none: the head is solved.",
+    )
+    batch_size: Annotated[int, Mark.BASIC] = Field(default=32, ge=1, description="Images per optimizer step.")
+    learning_rate: Annotated[float, Mark.BASIC] = Field(
+        default=2e-4,
+        gt=0,
+        description="Peak rate of the last layers before the head: 5e-4 in bold plans, else 2e-4; the head is solved "
+        "beforehand and trains at a fifth (from random weights: at the same).",
+    )
+    layer_decay: Annotated[float, Mark.BASIC] = Field(
+        default=0.9, gt=0, le=1, description="Each group towards the stem gets its neighbour's rate times this."
+    )
+    frozen_groups: int = Field(
+        default=0,
+        ge=0,
+        description="Layer groups from the stem on that stay frozen: 3 in fine-tuning that is not bold, on up to "
+        "10,000 images.",
+    )
+    schedule: Annotated[Schedule, Mark.BASIC] = Field(
+        default="cosine", description="Course of the rate after warm-up; `one_cycle` has a warm-up of its own."
+    )
+    warmup_steps: int = Field(
+        default=0, ge=0, description="Optimizer steps of linear warm-up: 50, but at most a sixth of all."
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="Decoupled weight decay, not applied to norms and biases."
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of each label that is spread over all classes."
+    )
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Decay of the moving average of the weights, which is what is kept; 0: the weights themselves.",
+    )
+    group_rates: list[Annotated[float, Field(ge=0)]] = Field(
+        default_factory=list,
+        description="Peak rate of each layer group from stem to head, in place of the rate and its decay.",
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of the features dropped before the head.")
+    drop_path: float = Field(default=0.0, ge=0, lt=1, description="Stochastic depth, where the backbone has it.")
+    mixup: float = Field(
+        default=0.0,
+        ge=0,
+        description='Alpha of MixUp (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization").',
+    )
+    cutmix: float = Field(
+        default=0.0,
+        ge=0,
+        description='Alpha of CutMix (Yun et al. 2019, "CutMix"); with MixUp, each batch draws one of the two.',
+    )
+    l2_sp: float = Field(
+        default=0.0,
+        ge=0,
+        description='Pull towards the pretrained weights (Li et al. 2018, "Explicit Inductive Bias for Transfer '
+        'Learning with Convolutional Networks") in place of weight decay on the backbone and decoupled like it: each '
+        "step goes the share rate × strength of the way back.",
+    )
+    balance: Annotated[Balance, Mark.HEAD] = Field(
+        default="none",
+        description="Against rare classes: weights in the loss, or drawing images of every class equally often; with "
+        "either, the solved head and the validation loss that chooses weights count every class alike.",
+    )
+    views: Annotated[int, Mark.HEAD] = Field(
+        default=1,
+        ge=1,
+        description="Views of each training image that the head is solved on: as it is, and augmented ones besides.",
+    )
+    patience: int = Field(
+        default=0,
+        ge=0,
+        description="Epochs without a lower validation loss after which a stage ends; 0: never early.",
+    )
+    accumulation: int = Field(
+        default=1,
+        ge=1,
+        description="Parts that a batch is computed in, one after the other, to save memory; the step stays the same, "
+        "but for the draws of dropout and stochastic depth.",
+    )
+    from_scratch: bool = Field(
+        default=False,
+        description="Random weights, no solved head, all layers train unless `frozen_groups` is given too, BatchNorm "
+        "that learns its statistics: for those who mean it.",
+    )
+    stage_epochs: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=list,
+        description="Progressive unfreezing only: epochs of each stage from head to stem; they sum to `epochs`.",
+    )
+
+
+class TransferPlan(Settings):
+    """How to transfer one backbone to the data: what is chosen among plans (`--rank`), and the settings.
 
     Attributes:
         backbone: A timm model name.
         strategy: One of the three strategies.
-        image_size: Side of the square input in pixels.
-        epochs: Passes over the training images (feature extraction: 0, the head is solved).
-        batch_size: Images per optimizer step.
-        learning_rate: Peak rate of the last layers before the head, which is solved beforehand and trains at a fifth.
-        layer_decay: Each group towards the stem gets its neighbour's rate times this, in (0, 1].
-        frozen_groups: Number of layer groups, from the stem on, that stay frozen.
-        schedule: Course of the rate after warm-up.
-        warmup_steps: Optimizer steps of linear warm-up.
-        weight_decay: Decoupled weight decay, not applied to norms and biases.
-        label_smoothing: In [0, 1).
-        ema_decay: Of the moving average of the weights that is kept, in [0, 1); 0: the weights themselves.
-        group_rates: Explicit peak rate of each layer group from stem to head, in place of the decay; empty: the decay.
-        dropout: Before the head, in [0, 1).
-        drop_path: Stochastic depth, where the backbone has it, in [0, 1).
-        mixup: Alpha of MixUp (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"); 0: none.
-        cutmix: Alpha of CutMix (Yun et al. 2019, "CutMix"); 0: none; with both, each batch draws one of the two.
-        l2_sp: Strength of the pull towards the pretrained weights (Li et al. 2018, "Explicit Inductive Bias for
-            Transfer Learning with Convolutional Networks"); 0: none.
-        balance: Against rare classes: weights in the loss, or drawing images of every class equally often.
-        views: Views of each training image that the head is solved on: 1: as it is; more: augmented ones besides.
-        patience: Epochs without a lower validation loss after which training ends; 0: never early.
-        accumulation: Parts that a batch is computed in, one after the other, to save memory; the result is the same.
-        from_scratch: Random weights instead of pretrained ones.
         champion: SHA-256 of the record of the champion whose weights it starts from; empty: pretrained ones.
-        stage_epochs: Progressive unfreezing only: epochs of each stage from head to stem; sums to `epochs`.
         evidence: The probe's measurement, when one was made.
         reasons: Why, in plain words.
     """
 
     backbone: str
     strategy: Strategy
-    image_size: int = Field(ge=1)
-    epochs: int = Field(ge=0)
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    layer_decay: float = Field(gt=0, le=1)
-    frozen_groups: int = Field(ge=0)
-    schedule: Schedule
-    warmup_steps: int = Field(ge=0)
-    weight_decay: float = Field(ge=0)
-    label_smoothing: float = Field(ge=0, lt=1)
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    group_rates: list[float] = Field(default_factory=list)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    drop_path: float = Field(default=0.0, ge=0, lt=1)
-    mixup: float = Field(default=0.0, ge=0)
-    cutmix: float = Field(default=0.0, ge=0)
-    l2_sp: float = Field(default=0.0, ge=0)
-    balance: Balance = "none"
-    views: int = Field(default=1, ge=1)
-    patience: int = Field(default=0, ge=0)
-    accumulation: int = Field(default=1, ge=1)
-    from_scratch: bool = False
     champion: str = ""
-    stage_epochs: list[int] = Field(default_factory=list)
     evidence: ProbeEvidence | None = None
     reasons: list[str]
+
+    def in_force(self) -> dict[str, Any]:
+        """Returns the settings that make a difference in this plan, by name, in the order of `Settings`."""
+        idle = self._overruled()
+        return {
+            name: getattr(self, name)
+            for name, field in Settings.model_fields.items()
+            if name not in idle
+            and (self.epochs or Mark.HEAD in field.metadata)
+            and (Mark.BASIC in field.metadata or getattr(self, name) != field.get_default(call_default_factory=True))
+        }
+
+    def _overruled(self) -> set[str]:
+        """Returns the settings that another one, or the strategy, puts out of force."""
+        overruled = set()
+        if self.group_rates:
+            overruled |= {"learning_rate", "layer_decay"}
+        if self.schedule == "one_cycle":
+            overruled.add("warmup_steps")
+        if self.from_scratch:
+            overruled.add("views")
+        if self.strategy != "progressive_unfreezing":
+            overruled.add("stage_epochs")
+        return overruled
 
     @property
     def name(self) -> str:

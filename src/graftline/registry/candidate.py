@@ -15,6 +15,7 @@ from graftline.records import (
     Evaluation,
     FileEntry,
     Interval,
+    Settings,
     TrainedModel,
     Variant,
     check_files,
@@ -24,21 +25,8 @@ from graftline.registry.bundles import check_bundle
 from graftline.registry.versions import BUNDLE_FOLDER, MODEL_FOLDER
 
 _EVALUATION_FILES = ("report.html", "metrics.json")
-_PLAN_PARAMS = {
-    "backbone",
-    "strategy",
-    "champion",
-    "image_size",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "layer_decay",
-    "frozen_groups",
-    "schedule",
-    "warmup_steps",
-    "weight_decay",
-    "label_smoothing",
-}
+_MODEL_PARAMS = {"data_version", "seed", "kept_epoch", "parameters"}
+_PLAN_PARAMS = {"backbone", "strategy", "champion", *Settings.model_fields}
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,7 @@ class Candidate:
     def params(self) -> dict[str, str]:
         """How the model was made, as the run's parameters."""
         plan = self.model.plan.model_dump(include=_PLAN_PARAMS)
-        model = self.model.model_dump(include={"data_version", "seed", "kept_epoch", "parameters"})
+        model = self.model.model_dump(include=_MODEL_PARAMS)
         return {key: str(value) for key, value in (model | plan).items()}
 
     def metrics(self) -> dict[str, float]:
@@ -169,7 +157,8 @@ def _check_model(folder: Path, bundle: EdgeBundle) -> None:
 def _model(folder: Path, bundle: EdgeBundle) -> TrainedModel:
     path = folder / "lineage.json"
     try:
-        model = TrainedModel.model_validate(json.loads(path.read_text(encoding="utf-8"))["model"]["record"])
+        record = json.loads(path.read_text(encoding="utf-8"))["model"]["record"]
+        model = TrainedModel.model_validate_json(json.dumps(record))  # read as JSON, it keeps the hash of its time
     except (OSError, ValueError, LookupError) as error:
         raise GraftlineError(
             f"{path} does not tell which model the bundle was made from: run `graftline export_onnx` again"

@@ -41,21 +41,7 @@ def _check_settings(options: Options) -> None:
     from graftline.records import TransferPlan
     from graftline.transfer.settings import change_plan
 
-    plan = TransferPlan(
-        backbone="any",
-        strategy="fine_tuning",
-        image_size=224,
-        epochs=1,
-        batch_size=16,
-        learning_rate=1e-3,
-        layer_decay=1.0,
-        frozen_groups=0,
-        schedule="cosine",
-        warmup_steps=0,
-        weight_decay=0.0,
-        label_smoothing=0.0,
-        reasons=[],
-    )
+    plan = TransferPlan(backbone="any", strategy="fine_tuning", reasons=[])
     change_plan(
         plan,
         read(options, "settings", str),

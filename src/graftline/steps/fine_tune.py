@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Literal
 from graftline.errors import check_seed
 from graftline.files import output_folder, write_json
 from graftline.progress import say
-from graftline.records import AugmentationPolicy, DataVersion, TrainedModel, TransferPlan, TransferPlans, read_record
+from graftline.records import (
+    AugmentationPolicy,
+    DataVersion,
+    Settings,
+    TrainedModel,
+    TransferPlan,
+    TransferPlans,
+    read_record,
+)
 from graftline.workspace import workspace
 
 if TYPE_CHECKING:
@@ -54,10 +62,9 @@ def fine_tune(
         epochs: Passes over the training images instead of the plan's; 0 keeps the plan's.
         batch_size: Images per optimizer step instead of the plan's; 0 keeps the plan's.
         learning_rate: Peak rate instead of the plan's; 0 keeps the plan's.
-        settings: Other settings instead of the plan's, as name=value separated by commas: schedule, warmup_steps,
-            layer_decay, group_rates, frozen_groups, stage_epochs, weight_decay, label_smoothing, ema_decay, dropout,
-            drop_path, mixup, cutmix, l2_sp, balance, views, patience, accumulation, from_scratch,
-            image_size.
+        settings: Other settings instead of the plan's, as a YAML mapping with or without its braces, such as
+            dropout: 0.2, group_rates: [0, 0, 1e-5], or as name=value separated by commas; there are
+            SETTINGS.
         seed: Of data order and augmentation.
         device: Where to train; auto takes a GPU where there is one.
         precision: Of the arithmetic; auto takes the fastest by a short measurement, made once on each machine.
@@ -120,6 +127,10 @@ def fine_tune(
             _write(folder, result, data, chosen, plan, seed, start)
         saved.clear()
     return from_main(accelerator, lambda: read_record(out, TrainedModel))
+
+
+# Every setting stands once, in records/transfer.py.
+fine_tune.__doc__ = str(fine_tune.__doc__).replace("SETTINGS", ", ".join(Settings.model_fields))
 
 
 def _write_answers(folder: Path, dataset: Path, result: "TransferResult", pixels: "np.ndarray") -> None:

@@ -1,15 +1,21 @@
-"""The plan to carry out: one of the ranked ones, with the changes that a user makes to it (`dropout=0.2,mixup=0.2`)."""
+"""The plan to carry out: one of the ranked ones, with the changes that a user makes to it (`dropout: 0.2, mixup: 0.2`).
+
+The changes are a YAML flow mapping, with or without its outer braces. Its scalars are taken as text: pydantic makes
+numbers and truth values of them, also of `1e-5`, which is no number to YAML 1.1.
+"""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from graftline.errors import GraftlineError
-from graftline.records import AugmentationPolicy, DataVersion, TransferPlan, TransferPlans, read_record
+from graftline.records import AugmentationPolicy, DataVersion, Settings, TransferPlan, TransferPlans, read_record
 
-_NOT_CHANGEABLE = {"backbone", "strategy", "champion", "evidence", "reasons"}  # another plan has another: --rank
+_SEPARATOR = re.compile(r"(?<=\w)\s*[=:]\s*")
 
 
 def read_plan(plans: Path, data: DataVersion, policy: AugmentationPolicy, rank: int) -> TransferPlan:
@@ -44,7 +50,8 @@ def change_plan(
 
     Args:
         plan: What select_strategy chose.
-        settings: `name=value` separated by commas, names as in TransferPlan; lists are written `[1;2;3]`.
+        settings: `name: value` separated by commas, names as in Settings, lists as `[1, 2, 3]`; also `name=value` and
+            `[1;2;3]`.
         epochs: Passes over the training images; 0 changes nothing.
         batch_size: Images per optimizer step; 0 changes nothing.
         learning_rate: Peak rate; 0 changes nothing.
@@ -91,24 +98,47 @@ def _length(plan: TransferPlan, changed: TransferPlan, stages_given: bool) -> di
 
 
 def _parse(settings: str) -> dict[str, Any]:
-    changes = {}
-    for part in filter(None, (part.strip() for part in settings.split(","))):
-        name, equals, value = part.partition("=")
-        name = name.strip().replace("-", "_")
-        known = set(TransferPlan.model_fields) - _NOT_CHANGEABLE
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-            raise GraftlineError(f"a plan has no setting {name!r}: {hint}")
-        if not equals:
-            raise GraftlineError(f"the setting {name} has no value: write {name}=VALUE")
-        changes[name] = _value(value.strip())
+    changes: dict[str, Any] = {}
+    for key, value in _pairs(settings):
+        name = _known(key)
+        if name in changes:
+            raise GraftlineError(f"the setting {name} is given twice: leave one out")
+        changes[name] = _plain(name, value)
     return changes
 
 
-def _value(text: str) -> Any:
-    """Reads a list as one; pydantic makes numbers and truth values of words."""
-    return [part.strip() for part in text[1:-1].split(";")] if text[:1] + text[-1:] == "[]" else text
+def _pairs(settings: str) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Reads names and values; the form of before, `a=1,b=[2;3]`, becomes YAML first: neither sign is in any value."""
+    text = _SEPARATOR.sub(": ", settings.strip()).replace(";", ",").strip(", ")
+    try:
+        node = yaml.compose(text if text.startswith("{") else f"{{{text}}}", Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or "a sign that YAML does not allow"
+        raise GraftlineError(
+            f"the settings {settings!r} cannot be read ({problem}): write name: value, name: value; lists as [1, 2]"
+        ) from None
+    return node.value
+
+
+def _known(key: yaml.Node) -> str:
+    name = str(key.value).replace("-", "_") if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+    if name in Settings.model_fields:
+        return name
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(Settings.model_fields))}"
+    raise GraftlineError(f"a plan has no setting {name!r}: {hint}")
+
+
+def _plain(name: str, value: yaml.Node) -> str | list[str]:
+    """Returns a value as text, or as a list of texts."""
+    if isinstance(value, yaml.ScalarNode):
+        if not value.value:
+            raise GraftlineError(f"the setting {name} has no value: write {name}=VALUE")
+        return value.value
+    items = value.value if isinstance(value, yaml.SequenceNode) else [value]
+    if not all(isinstance(item, yaml.ScalarNode) for item in items):
+        raise GraftlineError(f"the setting {name} has values within values: give one value, or a list such as [1, 2]")
+    return [item.value for item in items]
 
 
 def _share_out(epochs: int, stages: list[int]) -> list[int]:
