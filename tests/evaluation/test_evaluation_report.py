@@ -1,6 +1,7 @@
 """The report and the figures, from synthetic predictions: nothing from outside, legible, hostile names tame."""
 
 import dataclasses
+import functools
 import io
 import re
 from html.parser import HTMLParser
@@ -158,10 +159,14 @@ def test_report_tells_what_was_measured():
     assert report.mistakes[0].id[:12] in text and report.mistakes[0].file_sha256[:12] in text
 
 
+@functools.cache
+def one_report() -> Report:
+    return report_of(["cat", "dog", "fox"])
+
+
 def settings_in(**changes: Any) -> dict[str, str]:
     """Returns the report's table of settings, name to value."""
-    report = report_of(["cat", "dog", "fox"])
-    html = render_report(dataclasses.replace(report, model=model_of(["cat", "dog", "fox"], **changes)))
+    html = render_report(dataclasses.replace(one_report(), model=model_of(["cat", "dog", "fox"], **changes)))
     return dict(re.findall(r"<code>(\w+)</code></th><td>(.*?)</td>", html))
 
 
@@ -187,7 +192,7 @@ def test_report_leaves_out_settings_that_others_put_out_of_force():
 
 
 def test_report_says_of_one_rate_only_that_it_is_the_last_blocks():
-    text = " ".join(Page(render_report(report_of(["cat", "dog", "fox"]))).texts)
+    text = " ".join(Page(render_report(one_report())).texts)
     assert "at the head" not in text
     assert "Peak rate of the last layers before the head" in text and "the head is solved beforehand" in text
 

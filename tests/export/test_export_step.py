@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from registry_inputs import make_dataset, trained
 
 from graftline import export_onnx
 from graftline.data.dataset import iter_images, load_images, open_split
 from graftline.errors import GraftlineError
 from graftline.export.decision import decide
-from graftline.export.lineage import read_lineage
+from graftline.export.lineage import describe_lineage, read_lineage
 from graftline.export.parity import compare
 from graftline.models.predict import predict
 from graftline.models.trained import load_trained
@@ -90,6 +91,18 @@ def test_lineage_leads_from_a_file_anywhere_to_the_data(
     assert json.loads(entries["labels"]) == model.classes
     assert entries["precision"] == "int8"
     assert entries["input"].startswith("image: uint8 RGB [batch, height, width, 3]")
+
+
+def test_lineage_tells_a_model_of_before_as_its_hash_was_made(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "dataset")
+    data = read_record(tmp_path / "dataset", DataVersion)
+    content = json.loads(trained(data, 0).json_text)
+    plan = content["plan"]
+    old = {**content, "plan": {name: plan[name] for name in sorted(plan) if name not in ("views", "mixup")}}
+    model = TrainedModel.model_validate_json(json.dumps(old))
+    told = describe_lineage(data, model)["model"]
+    assert told == {"sha256": model.sha256, "record": old}
+    assert TrainedModel.model_validate_json(json.dumps(told["record"])).sha256 == model.sha256
 
 
 def opposite(network: onnx.ModelProto, *_: object) -> onnx.ModelProto:

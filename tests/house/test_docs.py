@@ -4,11 +4,17 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from graftline.cli import main as cli
+from graftline.records import Interval, ProbeEvidence, Settings, TransferPlan
 from graftline.steps import STEPS
+from graftline.steps.fine_tune import fine_tune
+from graftline.transfer.evidence import BackboneEvidence
+from graftline.transfer.plans import rank_plans
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -125,3 +131,47 @@ def test_every_setting_is_read_by_the_library(document: Path) -> None:
 def test_every_python_example_is_python(document: Path) -> None:
     for block in _blocks(document, "python"):
         ast.parse(block)
+
+
+def test_the_table_of_settings_is_made_from_them() -> None:
+    """One line for each field of `Settings`: name, what select_strategy takes, range, sentence."""
+    plans = _plans()
+    lines = [_setting_line(name, field, plans) for name, field in Settings.model_fields.items()]
+    text = _text(ROOT / "docs" / "strategies.md")
+    table = text.partition("| setting |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert table == lines, "docs/strategies.md is to say:\n" + "\n".join(line for line in lines if line not in table)
+
+
+def test_the_help_of_fine_tune_names_every_setting() -> None:
+    named = (fine_tune.__doc__ or "").partition("settings: ")[2].partition("seed: ")[0]
+    assert [name for name in Settings.model_fields if not re.search(rf"\b{name}\b", named)] == []
+
+
+def _setting_line(name: str, field: FieldInfo, plans: list[TransferPlan]) -> str:
+    values = {str(getattr(plan, name)).lower() for plan in plans}
+    taken = values.pop() if len(values) == 1 else "by the data"
+    return f"| `{name}` | {taken} | {_range(field)} | {field.description} |"
+
+
+def _plans() -> list[TransferPlan]:
+    """Returns what select_strategy makes of few images and of many."""
+    known = Interval(value=0.8, low=0.7, high=0.9, n=100)
+    probe = ProbeEvidence(accuracy=known, macro_f1=0.8, folds=5, regularisation=1)
+    evidence = [BackboneEvidence("tf_efficientnet_lite0", probe, 4, known)]
+    return [plan for images, side in ((100, 96), (20_000, 224)) for plan in rank_plans(evidence, images, "auto", side)]
+
+
+def _range(field: FieldInfo) -> str:
+    if field.annotation is bool:
+        return "`true`, `false`"
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
+    if get_origin(field.annotation) is list:
+        item = get_args(get_args(field.annotation)[0])[1]
+        return f"a list, each {_bounds(item.metadata)}"
+    return _bounds(field.metadata)
+
+
+def _bounds(metadata: list[Any]) -> str:
+    signs = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+    return ", ".join(f"{sign} {getattr(part, key)}" for part in metadata for key, sign in signs if hasattr(part, key))

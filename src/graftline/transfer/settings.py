@@ -117,6 +117,7 @@ def _pairs(settings: str) -> list[tuple[yaml.Node, yaml.Node]]:
         raise GraftlineError(
             f"the settings {settings!r} cannot be read ({problem}): write name: value, name: value; lists as [1, 2]"
         ) from None
+    assert isinstance(node, yaml.MappingNode)  # the braces make it one
     return node.value
 
 
