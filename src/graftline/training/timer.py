@@ -6,21 +6,18 @@ of the first forward and backward pass of each stage; those two are not timed (t
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 _ORDER = ("decode", "augment", "forward", "backward", "optimizer")
 _COUNTED = ("forward", "backward")
 _OTHER = "other"
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _SIDES = {"cpu": 2048, "cuda": 8192}  # of the square matrices: large enough that more would not be faster
-_PEAK_RUNS, _PEAK_SECONDS = 10, 1.0
+_FIRST_SIDE, _PEAK_SECONDS = 128, 1.0
 _NOTHING = nullcontext()
 
 
@@ -75,21 +72,20 @@ class StepTimer:
         return self._operations.get(name, 0) / seconds / 1e9 if seconds else 0.0
 
     def report(self, precision: str) -> list[str]:
-        """Measures the machine's peak (about two seconds) and returns the table as lines.
+        """Measures the machine's peak in the precision of training (about a second) and returns the table as lines.
 
         Args:
             precision: That of training: "bf16", "fp16", or anything else for fp32 (as accelerate's `mixed_precision`).
         """
         used = precision if precision in _DTYPES else "fp32"
-        peaks = {name: measure_peak(self._device, _DTYPES[name]) for name in dict.fromkeys((used, "bf16", "fp32"))}
+        peak = measure_peak(self._device, _DTYPES[used])
         whole = sum(self.seconds.values())
         steps = f"{self._calls.get('forward', 0)} timed passes"
         lines = [f"where {whole:.1f} s of training went ({steps}; the first of each stage is counted, not timed)"]
         for name, seconds in self.seconds.items():
             line = f"  {name:12}{seconds:8.1f} s {seconds / max(whole, 1e-9):6.1%}"
-            lines.append(line + self._achieved(name, used, peaks[used]))
-        shown = ", ".join(f"{peak:.0f} GFLOP/s {name}" for name, peak in peaks.items())
-        return [*lines, f"  matrix-multiply peak of this machine, measured now: {shown}"]
+            lines.append(line + self._achieved(name, used, peak))
+        return [*lines, f"  matrix-multiply peak of this machine, measured now: {peak:.3g} GFLOP/s {used}"]
 
     def _achieved(self, name: str, precision: str, peak: float) -> str:
         speed = self.gigaflops(name) if name in _COUNTED else 0.0
@@ -106,10 +102,10 @@ class StepTimer:
     @contextmanager
     def _count(self, name: str) -> Iterator[None]:
         started = self._now()
-        with _OperationCounter() as counter:
+        with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
             yield
         self._uncounted.discard(name)
-        self._operations_per_call[name] = counter.operations
+        self._operations_per_call[name] = counter.get_total_flops()
         self._left_out += self._now() - started
 
     def _now(self) -> float:
@@ -119,60 +115,52 @@ class StepTimer:
 
 
 def measure_peak(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> float:
-    """Returns the speed of large square matrix multiplications in 10^9 operations per second, the best of several."""
-    device = torch.device(device)
-    side = _SIDES.get(device.type, _SIDES["cpu"])
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    timer, best, spent = StepTimer(device=device), math.inf, 0.0
-    for run in range(_PEAK_RUNS):
+    """Returns the speed of square matrix multiplications in 10^9 operations per second: the fastest within a second.
+
+    The matrices grow as long as larger ones end in time: those that show a fast processor's peak would take minutes
+    where a precision is emulated.
+    """
+    timer = StepTimer(device=device)
+    largest = _SIDES.get(timer._device.type, _SIDES["cpu"])
+    side, best, ends = _FIRST_SIDE, 0.0, time.perf_counter() + _PEAK_SECONDS
+    while True:
+        seconds = _seconds_of_product(side, timer, dtype)
+        best = max(best, 2 * side**3 / seconds / 1e9)
+        left = ends - time.perf_counter()
+        if side < largest and 2 * 8 * seconds < left:
+            side *= 2
+        elif 2 * seconds > left:
+            return best
+
+
+def _seconds_of_product(side: int, timer: StepTimer, dtype: torch.dtype) -> float:
+    """Returns how long two square matrices take to multiply, the faster of two times: the first may warm up."""
+    a, b = (torch.randn(side, side, device=timer._device).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(2):
         started = timer._now()
         torch.mm(a, b)
-        seconds = timer._now() - started
-        best, spent = min(best, seconds), spent + seconds
-        if run and spent > _PEAK_SECONDS:
-            break
-    return 2 * side**3 / best / 1e9
-
-
-class _OperationCounter(TorchDispatchMode):
-    """Counts the floating-point operations of matrix products and convolutions (a multiply-add is two)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        formula = _FORMULAS.get(func._overloadpacket)
-        if formula is None:
-            with self:
-                result = func.decompose(*args, **kwargs)
-            return func(*args, **kwargs) if result is NotImplemented else result
-        result = func(*args, **kwargs)
-        self.operations += formula(*args, **kwargs, out_val=result)
-        return result
+        times.append(timer._now() - started)
+    return min(times)
 
 
 def _convolution_backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
+    grad: Sequence[int],
+    x: Sequence[int],
+    weight: Sequence[int],
+    bias: object,
+    stride: object,
+    padding: object,
+    dilation: object,
     transposed: bool,
-    output_padding: Any,
+    output_padding: object,
     groups: int,
-    mask: list[bool],
-    out_val: Any = None,
+    mask: Sequence[bool],
+    out_shape: object = None,
 ) -> int:
     """Each gradient costs what the forward pass does; PyTorch's own formula forgets the groups of the second one."""
     positions = x if transposed else grad
-    return 2 * positions.shape[0] * math.prod(positions.shape[2:]) * weight.numel() * sum(map(bool, mask[:2]))
+    return 2 * positions[0] * math.prod(positions[2:]) * math.prod(weight) * sum(map(bool, mask[:2]))
 
 
-_FORMULAS: dict[Any, Callable[..., int]] = {
-    **flop_registry,
-    torch.ops.aten.convolution_backward: _convolution_backward,
-}
+_FORMULAS = {torch.ops.aten.convolution_backward: _convolution_backward}
