@@ -25,6 +25,7 @@ from graftline.registry.comparison import Verdict
 from graftline.registry.drift import compare_answers
 from graftline.runs.retrain import Retraining, retrain
 from graftline.storage import connect_store
+from graftline.workspace import workspace
 
 PROGRAM = Path(sys.executable).parent / "graftline"
 SETTINGS = {"strategy": "feature_extraction", "backbones": "tf_efficientnet_lite0", "image_size": 96}
@@ -34,21 +35,41 @@ SHARES = {"validation_fraction": 0.2, "test_fraction": 0.4}
 # What counts as a change: a tiny champion on 24 real photographs
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `place` is a copy of."""
+    folder = tmp_path_factory.mktemp("tiny") / "place"
+    with pytest.MonkeyPatch.context() as patch:
+        inhabit(folder, folder / "work", patch)
+        dataset = make_dataset(folder / "dataset")
+        labels = open_split(dataset, "test").labels
+        for number, (rgb, label) in enumerate(zip(iter_images(dataset, "test"), labels, strict=True)):
+            path = folder / "images" / ("dark", "bright")[label] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rgb).save(path)
+        with connect_store() as store:
+            record_version(dataset, store, "")
+        register(folder, "first", 6)
+    return folder.rename(folder.with_name("made"))
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace with a champion, and `images` with class folders of exactly the images it was trained on."""
-    monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "work"))
-    monkeypatch.setenv("GRAFTLINE_STORE", str(tmp_path / "store"))
-    dataset = make_dataset(tmp_path / "dataset")
-    labels = open_split(dataset, "test").labels
-    for number, (rgb, label) in enumerate(zip(iter_images(dataset, "test"), labels, strict=True)):
-        path = tmp_path / "images" / ("dark", "bright")[label] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rgb).save(path)
-    with connect_store() as store:
-        record_version(dataset, store, "")
-    register(tmp_path, "first", 6)
-    return tmp_path
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A workspace with a champion, and `images` with class folders of exactly the images it was trained on.
+
+    All lies where it was made, as the registry knows the places of its files, but for the workspace: MLflow keeps the
+    databases open that it has seen.
+    """
+    folder = shutil.copytree(made, made.with_name("place"))
+    inhabit(folder, (folder / "work").rename(tmp_path / "work"), monkeypatch)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def inhabit(folder: Path, work: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("GRAFTLINE_WORKSPACE", str(work))
+    patch.setenv("GRAFTLINE_STORE", str(folder / "store"))
+    patch.delenv("GRAFTLINE_CACHE")
 
 
 def register(
@@ -227,7 +248,7 @@ def test_mistakes_are_told_in_one_line(place: Path) -> None:
         change(place, name="a/b")
     with pytest.raises(DataError, match="does not exist"):
         detect_change(str(place / "nowhere"), place / "change")
-    shutil.rmtree(place / "work" / "data-registry")
+    shutil.rmtree(workspace() / "data-registry")
     with pytest.raises(GraftlineError, match="data-registry is not a Git repository"):
         change(place)
 
