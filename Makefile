@@ -3,12 +3,17 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast test-images lint bench seeds images lock
+.PHONY: help setup demo test test-fast test-fp32 test-images lint bench seeds images lock
 
 BIN := .venv/bin
 READY := .venv/.ready
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 COMMIT = $(shell git describe --always --abbrev=40 --exclude '*' --dirty=-changed)
+
+# Tests run in two processes, the files of tests each in one of them; most compute on one thread.
+WORKERS ?= 2
+PARALLEL = --numprocesses $(WORKERS) --dist loadfile
+test test-fast test-fp32: export OMP_NUM_THREADS ?= 1
 
 # For images: `docker` may be a client without an engine behind it, so each is asked. BUILD_FLAGS go to `build` as they are.
 CONTAINERS ?= $(shell for engine in docker podman; do if $$engine info >/dev/null 2>&1; then echo $$engine; break; fi; done)
@@ -42,10 +47,13 @@ demo: $(READY) ## real solar cells through the whole pipeline
 	@$(BIN)/graftline demo
 
 test: $(READY) ## all tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(PARALLEL)
 
 test-fast: $(READY) ## the tests that need no training, pipeline or server
-	@$(BIN)/pytest -m 'not slow'
+	@$(BIN)/pytest $(PARALLEL) -m 'not slow'
+
+test-fp32: $(READY) ## the training tests as on a processor without bf16
+	@GRAFTLINE_TEST_PRECISION=fp32 $(BIN)/pytest $(PARALLEL) -m slow tests/training tests/transfer
 
 lint: $(READY) ## style, types, import direction, Dockerfile
 	@$(BIN)/ruff check .

@@ -12,20 +12,51 @@ if TYPE_CHECKING:
 
 IMAGES_PER_STRATUM = 20
 FOREIGN = ("GRAFTLINE_", "AWS_", "MLFLOW_")
-FOR_TESTS = {"GRAFTLINE_IMAGE", "GRAFTLINE_BROWSER"}
+FOR_TESTS = {"GRAFTLINE_IMAGE", "GRAFTLINE_BROWSER", "GRAFTLINE_TEST_PRECISION"}
+PRECISIONS = ("fp32", "bf16")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests never touch the workspace or the settings of whoever runs them; caches are shared within the session."""
     patch = pytest.MonkeyPatch()
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # whose folder lies in the one of them all
+        shared = shared.parent
     for name in [n for n in os.environ if n.startswith(FOREIGN) and n not in FOR_TESTS]:
         patch.delenv(name)
     patch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path_factory.mktemp("workspace")))
+    patch.setenv("GRAFTLINE_CACHE", str(shared / "cache"))
     if not os.environ.get("GRAFTLINE_BROWSER"):  # whose test needs the page, and so the real npm
         patch.setenv("PATH", str(_failing_npm(tmp_path_factory.mktemp("bin"))), prepend=os.pathsep)
+    if wanted := os.environ.get("GRAFTLINE_TEST_PRECISION"):
+        _measure_as_fastest(wanted)
     yield
     patch.undo()
+
+
+def _measure_as_fastest(wanted: str) -> None:
+    """Lets `precision auto` be a precision, whatever this machine is fastest in: the caches hold that it was measured.
+
+    Processes that tests start see it too.
+    """
+    import torch
+
+    from graftline.training import speed
+
+    if wanted not in PRECISIONS:
+        raise pytest.UsageError(f"GRAFTLINE_TEST_PRECISION is {wanted!r}: it must be one of {', '.join(PRECISIONS)}")
+    measured = [speed.Speed(one, layout, 1.0 + (one != wanted)) for one in PRECISIONS for layout in speed.LAYOUTS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "measure_speeds", lambda device: measured)
+        for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+            speed.choose_fastest(torch.device(device))
+
+
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cached lies in the workspace that the test sets."""
+    monkeypatch.delenv("GRAFTLINE_CACHE")
 
 
 def _failing_npm(folder: Path) -> Path:

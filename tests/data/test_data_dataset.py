@@ -21,7 +21,7 @@ def picture(number: int) -> np.ndarray:
 
 
 @pytest.fixture
-def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def dataset(own_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """75 noise images in several small shards; the workspace is a temporary folder."""
     monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "work"))
     monkeypatch.setattr(shards, "SHARD_BYTES", 4_000)

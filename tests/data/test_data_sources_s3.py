@@ -64,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 
 
 @pytest.fixture
-def bucket(server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def bucket(own_cache: None, server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """A place for images; the workspace is empty, the store a folder."""
     monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "work"))
     monkeypatch.setenv("GRAFTLINE_STORE", str(tmp_path / "store"))

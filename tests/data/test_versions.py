@@ -21,7 +21,7 @@ from graftline.storage import Store, connect_store
 
 
 @pytest.fixture(autouse=True)
-def _own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_machine(own_cache: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine with a workspace and a folder store, where Git knows nobody's name."""
     monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "workspace"))
     monkeypatch.setenv("GRAFTLINE_STORE", str(tmp_path / "store"))

@@ -58,6 +58,7 @@ def model(dataset: Path, tmp_path_factory) -> Path:
 def workspace(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path_factory.mktemp("workspace")))
+        patch.delenv("GRAFTLINE_CACHE")
         yield
 
 

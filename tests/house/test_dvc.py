@@ -29,7 +29,8 @@ LAY_OUT = "mkdir -p ${work}/demo-data && cp manifest.csv ${work}/demo-data/"
 def _dvc(folder: Path, *words: str) -> str:
     """Runs DVC as a user does who has activated the environment, and returns what it printed."""
     scripts = Path(sys.executable).parent
-    own = {key: value for key, value in os.environ.items() if not key.startswith(("GRAFTLINE_", "AWS_", "MLFLOW_"))}
+    foreign = ("GRAFTLINE_", "AWS_", "MLFLOW_")
+    own = {key: value for key, value in os.environ.items() if not key.startswith(foreign) or key == "GRAFTLINE_CACHE"}
     environment = own | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     result = subprocess.run(
         [scripts / "dvc", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False

@@ -192,10 +192,7 @@ def _features(backbone: str, side: int) -> Features:
     return cached_features(build_empty(backbone, CLASSES), images, key, input_spec(backbone), make_accelerator("cpu"))
 
 
-def test_features_are_those_of_the_way_the_images_were_made_ready(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path))
+def test_features_are_those_of_the_way_the_images_were_made_ready() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
     model, key, machine = _model("resnet18"), FeatureKey("test", "train", "resnet18", "these"), make_accelerator("cpu")
     spec = input_spec("resnet18")
@@ -207,6 +204,7 @@ def test_features_are_those_of_the_way_the_images_were_made_ready(
     assert np.array_equal(cached_features(model, images, key, spec, machine).late, first)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_two_that_compute_the_same_features_do_not_disturb_each_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -220,7 +218,7 @@ def test_two_that_compute_the_same_features_do_not_disturb_each_other(
 
     monkeypatch.setattr(np, "savez", save_together)
     images = np.zeros((2, SIDE, SIDE, 3), dtype=np.uint8)
-    spec, machine = input_spec("resnet18"), make_accelerator("cpu")
+    spec, machine = input_spec("resnet18"), make_accelerator("cpu", "fp32", "channels_last")
     key = FeatureKey("test", "train", "resnet18", "of both")
     models = [_model("resnet18"), _model("resnet18")]
     with ThreadPoolExecutor(2) as pool:
@@ -255,6 +253,7 @@ def test_catalog_counts_what_is_published() -> None:
         assert (round(row.parameters / 1e6, 1), round(row.macs / 1e9, 2), row.image_size) == (millions, giga, size)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_a_catalog_once_measured_is_read_and_a_new_member_is_added(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

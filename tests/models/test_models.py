@@ -23,7 +23,7 @@ LITE = "tf_efficientnet_lite0"
 
 
 @pytest.fixture(autouse=True)
-def _places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _places(own_cache: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty folder of weights, an empty workspace, no hub."""
     monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "workspace"))
     monkeypatch.setenv("GRAFTLINE_WEIGHTS", str(tmp_path / "weights"))

@@ -137,9 +137,10 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own_store() -> Iterator[None]:
-    """The embedded store, whatever the environment says."""
+    """The embedded store, whatever the environment says, and caches that no other run has filled."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("GRAFTLINE_STORE", raising=False)
+        patch.delenv("GRAFTLINE_CACHE")
         yield
 
 
