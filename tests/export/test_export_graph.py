@@ -13,10 +13,10 @@ from builders import a_plan
 
 from graftline.data.decode import decode_rgb, resize_square
 from graftline.errors import GraftlineError
+from graftline.export.int8 import mostly_products, quantise
 from graftline.export.latency import measure_latency, torch_runner
 from graftline.export.onnx_graph import export_network, join
 from graftline.export.preprocessing import preprocessing_graph
-from graftline.export.quantise import mostly_products, quantise
 from graftline.models.edge import EdgeModel
 from graftline.models.predict import predict
 from graftline.records import FileEntry, Interval, TrainedModel

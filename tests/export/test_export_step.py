@@ -13,7 +13,7 @@ from registry_inputs import make_dataset, trained
 from graftline import export_onnx
 from graftline.data.dataset import iter_images, load_images, open_split
 from graftline.errors import GraftlineError
-from graftline.export.decision import decide
+from graftline.export.decision import Measured, Rules, Unmade, decide
 from graftline.export.lineage import describe_lineage, read_lineage
 from graftline.export.parity import compare
 from graftline.models.predict import predict
@@ -114,7 +114,7 @@ def opposite(network: onnx.ModelProto, *_: object) -> onnx.ModelProto:
 
 
 def unable(*_: object) -> None:
-    raise GraftlineError("int8 could not be made (NotImplementedError: for a test)")
+    raise NotImplementedError("for a test")
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_int8_that_disagrees_is_measured_but_not_shipped(
     solar_dataset: Path, trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("graftline.export.bundle.quantise", opposite)
+    monkeypatch.setattr("graftline.export.int8.quantise", opposite)
     record = export_onnx(solar_dataset, trained_model, tmp_path / "out")
     int8 = record.variant("int8")
     assert int8 is not None
@@ -139,7 +139,7 @@ def test_without_int8_the_bundle_says_why(
     solar_dataset: Path, trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("graftline.export.bundle.quantise", unable)
+    monkeypatch.setattr("graftline.export.int8.quantise", unable)
     record = export_onnx(solar_dataset, trained_model, tmp_path / "out")
     assert [variant.name for variant in record.variants] == ["torch", "fp32"]
     assert record.why == "fp32 is shipped: int8 could not be made (NotImplementedError: for a test)"
@@ -196,8 +196,10 @@ def test_int8_ships_only_if_it_agrees_and_gains(
     size: int, latency: float, agreement: float, difference: float, ships: bool, because: str
 ) -> None:
     int8 = variant("int8", size, latency, 0.9 + difference, agreement)
-    decision = decide(FP32, int8, interval(difference), min_agreement=0.97)
-    assert decision.int8 is ships
+    decision = decide(FP32, [Measured(int8, interval(difference))], Rules(min_agreement=0.97))
+    assert decision.shipped == ("int8" if ships else "fp32")
+    assert decision.kept == (("fp32", "int8") if ships else ("fp32",))
+    assert because in (decision.why if ships else decision.left_out["int8"])
     assert because in decision.why
     assert decision.why.startswith("int8 is shipped" if ships else "fp32 is shipped; int8 was measured and left out")
 

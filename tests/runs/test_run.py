@@ -19,7 +19,7 @@ from PIL import Image
 from graftline.cli.table import show_summary, show_tree
 from graftline.errors import GraftlineError
 from graftline.files import output_folder
-from graftline.records import EdgeBundle, read_record
+from graftline.records import EdgeBundle, Variant, read_record
 from graftline.runs.board import Board, plain_line
 from graftline.runs.code_version import code_version
 from graftline.runs.local import in_workspace, run
@@ -34,7 +34,7 @@ Call = Callable[..., tuple[int, str, str]]
 PROGRAM = Path(sys.executable).parent / "graftline"
 KEYS = [
     *("data_version", "backbone", "strategy", "test_accuracy", "test_accuracy_interval", "test_macro_f1"),
-    *("int8_agreement", "int8_accuracy", "fp32_bytes", "int8_bytes", "fp32_ms", "int8_ms", "torch_ms"),
+    *("int8_agreement", "int8_accuracy", "fp32_bytes", "int8_bytes", "fp32_ms", "int8_ms", "torch_ms", "variants"),
     *("registry_version", "alias", "seconds", "peak_memory_bytes", "report", "bundle"),
 ]
 
@@ -456,6 +456,7 @@ def test_a_run_ends_with_its_table_and_the_path_of_its_summary(first_run: "subpr
     assert fp32
     assert summary["fp32_bytes"] == fp32.bytes
     assert (bundle.variant("int8") is None) == (summary["int8_bytes"] is None)
+    assert [Variant.model_validate(figures) for figures in summary["variants"]] == bundle.variants
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
-"""Makes the edge bundle: export, quantise, measure, decide, describe."""
+"""Makes the edge bundle: export, make the forms, measure, decide, describe. Which forms there are says `forms.py`."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from torch import nn
 
 from graftline.data.dataset import iter_images, load_images, open_split
-from graftline.errors import GraftlineError
-from graftline.export.decision import Decision, decide
+from graftline.export.decision import Decision, Measured, Rules, Unmade, decide
+from graftline.export.forms import FORMS, Form
 from graftline.export.latency import Runner, measure_latency, torch_runner
-from graftline.export.lineage import LINEAGE_FILE, describe_lineage, write_metadata
-from graftline.export.onnx_graph import export_network, join
+from graftline.export.lineage import LINEAGE_FILE, describe_lineage, write_model
+from graftline.export.onnx_graph import Exported, export_network
 from graftline.export.page import PageUnavailableError, fetch_runtime, write_page
-from graftline.export.parity import Parity, accuracy_difference, compare, run_files
-from graftline.export.quantise import quantise
+from graftline.export.parity import Parity, accuracy_difference, compare, run_forms
 from graftline.files import sha256_file, write_atomic, write_json
-from graftline.models.edge import EdgeModel
 from graftline.models.predict import predict
 from graftline.models.trained import load_trained
 from graftline.progress import say
@@ -38,9 +35,8 @@ from graftline.records import (
     read_record,
 )
 
-FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 LABELS_FILE, PARITY_FILE = "labels.txt", "parity.json"
-_PRECISIONS = {"fp32": "float32", "int8": "int8"}
+_TORCH = "torch"
 _PAGE = "web/index.html (`graftline serve BUNDLE`, or any web server on the bundle folder, then /web/)"
 
 
@@ -56,11 +52,19 @@ class _Source:
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """The variants, and int8's accuracy minus fp32's (None without int8)."""
+class _Forms:
+    """By the form's name, in the order of the table: those that were made, opened, and why others were not."""
+
+    made: dict[str, Runner]
+    problems: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """By name: torch and every form that was made, and the accuracy of each but the reference minus the reference's."""
 
     variants: dict[str, Variant]
-    difference: Interval | None
+    differences: dict[str, Interval]
 
 
 def make_bundle(
@@ -72,8 +76,8 @@ def make_bundle(
         folder: Existing empty folder.
         dataset: Dataset folder the model was trained on.
         model: Model folder.
-        calibration_images: Most training images that int8's ranges are measured on.
-        min_agreement: Least share of test images on which int8 must name PyTorch's class.
+        calibration_images: Most training images that a form may see.
+        min_agreement: Least share of test images on which a form must name PyTorch's class to be kept.
         seed: Of the choice of calibration images.
 
     Returns:
@@ -85,19 +89,19 @@ def make_bundle(
     source = _Source(dataset, read_record(dataset, DataVersion), *load_trained(model), read_choice(model))
     with ThreadPoolExecutor(1) as pool:
         runtime = pool.submit(fetch_runtime)  # a download, at the first time: it goes on beside the work
-        problem = _write_models(folder, source, calibration_images, seed)
-        measured = _measure(folder, source)
-        decision = _decide(measured, problem, min_agreement)
-        variants = _settle(folder, measured.variants, decision)
-        shipped = variants["int8" if decision.int8 else "fp32"]
-        web_page = _write_page(folder, runtime, source.record, shipped)
+        forms = _make_forms(folder, source, calibration_images, seed)
+        figures = _measure(folder, source, forms.made)
+        decision = _decide(figures, forms.problems, min_agreement)
+        variants = _settle(folder, figures.variants.values(), decision)
+        shipped = next(form for form in FORMS if form.name == decision.shipped)
+        web_page = _write_page(folder, runtime, source.record, shipped, figures.variants[shipped.name])
     write_atomic(folder / LABELS_FILE, "".join(f"{name}\n" for name in source.record.classes))
-    _write_parity(folder, variants, measured.difference, decision, min_agreement)
+    _write_parity(folder, variants, figures.differences, decision, min_agreement)
     return EdgeBundle(
         data_version=source.data.version,
         model=source.record.sha256,
         classes=source.record.classes,
-        variants=list(variants.values()),
+        variants=variants,
         shipped=shipped.file,
         why=decision.why,
         web_page=web_page,
@@ -105,30 +109,30 @@ def make_bundle(
     ).write(folder)
 
 
-def _write_models(folder: Path, source: _Source, calibration_images: int, seed: int) -> str:
-    """Writes the ONNX files and lineage.json; returns why there is no int8, '' when there is."""
+def _make_forms(folder: Path, source: _Source, calibration_images: int, seed: int) -> _Forms:
+    """Writes lineage.json and the file of every form; that of the reference must succeed."""
     record = source.record
     lineage = describe_lineage(source.data, record, source.choice)
     write_json(folder / LINEAGE_FILE, lineage)
     say(f"exporting {record.plan.backbone} to ONNX")
     network = export_network(source.network, record.image_size, record.plan.backbone)
-    _write_model(folder, "fp32", network, record, lineage)
-    images = _choose_images(source, calibration_images, seed)
-    say(f"quantising to int8 with {len(images)} training images")
-    try:
-        quantised = quantise(network, images, record.mean, record.std)
-    except GraftlineError as error:
-        return str(error)
-    _write_model(folder, "int8", quantised, record, lineage)
-    return ""
+    exported = Exported(network, record, _choose_images(source, calibration_images, seed))
+    reference, *others = FORMS
+    forms = _Forms({reference.name: _make(reference, exported, folder, lineage)}, {})
+    for form in others:
+        try:
+            forms.made[form.name] = _make(form, exported, folder, lineage)
+        except Exception as error:  # converters raise many kinds; all mean that there is no such form
+            (folder / form.file).unlink(missing_ok=True)
+            first = str(error).strip().split("\n")[0].replace(f"{folder}/", "")
+            forms.problems[form.name] = f"{form.name} could not be made ({type(error).__name__}: {first})"
+    return forms
 
 
-def _write_model(
-    folder: Path, name: str, network: onnx.ModelProto, record: TrainedModel, lineage: dict[str, Any]
-) -> None:
-    path = folder / FILES[name]
-    onnx.save_model(join(network, record), path)
-    write_metadata(path, lineage, record, precision=_PRECISIONS[name])
+def _make(form: Form, exported: Exported, folder: Path, lineage: dict[str, Any]) -> Runner:
+    path = folder / form.file
+    write_model(path, form.make(exported), lineage, exported.record, precision=form.precision)
+    return form.run(path)
 
 
 def _choose_images(source: _Source, count: int, seed: int) -> np.ndarray:
@@ -138,59 +142,64 @@ def _choose_images(source: _Source, count: int, seed: int) -> np.ndarray:
     return images[np.sort(chosen)]
 
 
-def _measure(folder: Path, source: _Source) -> _Measured:
+def _measure(folder: Path, source: _Source, made: Mapping[str, Runner]) -> _Figures:
     record = source.record
-    files = {name: folder / file for name, file in FILES.items() if (folder / file).is_file()}
     labels = open_split(source.dataset, "test").labels
     images = load_images(source.dataset, "test", record.image_size, record.interpolation)
-    say(f"comparing {', '.join(['torch', *files])} on {len(labels)} test images")
-    outputs = run_files(files, source.dataset, labels)
-    outputs["torch"] = predict(source.network, images, record.mean, record.std)
-    runners: dict[str, Runner] = {"torch": torch_runner(source.network, record)}
-    runners |= {name: EdgeModel(path) for name, path in files.items()}
+    say(f"comparing {', '.join([_TORCH, *made])} on {len(labels)} test images")
+    outputs = run_forms(made, source.dataset, labels)
+    expected = predict(source.network, images, record.mean, record.std)
     say("measuring latency on one thread")
+    runners = {_TORCH: torch_runner(source.network, record), **made}
     latency = measure_latency(runners, next(iter_images(source.dataset, "test")))
-    sizes = {"torch": record.weights.bytes} | {name: path.stat().st_size for name, path in files.items()}
     variants = {
-        name: _variant(name, sizes[name], latency[name], compare(outputs[name], outputs["torch"], labels))
+        name: _variant(folder, name, record, latency[name], compare(outputs.get(name, expected), expected, labels))
         for name in runners
     }
-    if "int8" not in files:
-        return _Measured(variants, None)
-    return _Measured(variants, accuracy_difference(outputs["int8"], outputs["fp32"], labels))
+    reference, *others = made
+    differences = {name: accuracy_difference(outputs[name], outputs[reference], labels) for name in others}
+    return _Figures(variants, differences)
 
 
-def _variant(name: str, size: int, latency: Interval, parity: Parity) -> Variant:
-    return Variant.model_validate(
-        {"name": name, "file": FILES.get(name, ""), "bytes": size, "latency_ms": latency, **vars(parity)}
-    )
+def _variant(folder: Path, name: str, record: TrainedModel, latency: Interval, parity: Parity) -> Variant:
+    file = next((form.file for form in FORMS if form.name == name), "")
+    size = (folder / file).stat().st_size if file else record.weights.bytes
+    return Variant(name=name, file=file, bytes=size, latency_ms=latency, **vars(parity))
 
 
-def _decide(measured: _Measured, problem: str, min_agreement: float) -> Decision:
-    if measured.difference is None:
-        return Decision(False, f"fp32 is shipped: {problem}")
-    return decide(measured.variants["fp32"], measured.variants["int8"], measured.difference, min_agreement)
+def _decide(figures: _Figures, problems: Mapping[str, str], min_agreement: float) -> Decision:
+    reference, *others = [form.name for form in FORMS]
+    outcomes = [
+        Unmade(name, problems[name])
+        if name in problems
+        else Measured(figures.variants[name], figures.differences[name])
+        for name in others
+    ]
+    return decide(figures.variants[reference], outcomes, Rules(min_agreement))
 
 
-def _settle(folder: Path, variants: dict[str, Variant], decision: Decision) -> dict[str, Variant]:
-    """Takes int8 out of the bundle when it is not kept; what was measured stays."""
-    if "int8" not in variants or decision.int8:
-        return variants
-    (folder / FILES["int8"]).unlink()
-    return variants | {"int8": variants["int8"].model_copy(update={"file": ""})}
+def _settle(folder: Path, variants: Iterable[Variant], decision: Decision) -> list[Variant]:
+    """Takes the files that are not kept out of the bundle; what was measured stays."""
+    settled = []
+    for variant in variants:
+        if variant.file and variant.name not in decision.kept:
+            (folder / variant.file).unlink()
+            variant = variant.model_copy(update={"file": ""})
+        settled.append(variant)
+    return settled
 
 
-def _write_page(folder: Path, runtime: "Future[Path]", record: TrainedModel, shipped: Variant) -> str:
+def _write_page(folder: Path, runtime: "Future[Path]", record: TrainedModel, form: Form, measured: Variant) -> str:
     """Writes `web/` if the runtime could be had; returns what the record says about it."""
     facts = {
         "model": record.plan.backbone,
-        "file": shipped.file,
-        "bytes": shipped.bytes,
-        "sha256": sha256_file(folder / shipped.file),
-        "precision": _PRECISIONS[shipped.name],
+        "file": form.file,
+        "bytes": measured.bytes,
+        "sha256": sha256_file(folder / form.file),
+        "precision": form.precision,
         "labels": record.classes,
         "data_version": record.data_version,
-        "accuracy": shipped.accuracy.model_dump(),
+        "accuracy": measured.accuracy.model_dump(),
     }
     try:
         write_page(folder, runtime.result(), facts)
@@ -201,14 +210,16 @@ def _write_page(folder: Path, runtime: "Future[Path]", record: TrainedModel, shi
 
 def _write_parity(
     folder: Path,
-    variants: Mapping[str, Variant],
-    difference: Interval | None,
+    variants: Iterable[Variant],
+    differences: Mapping[str, Interval],
     decision: Decision,
     min_agreement: float,
 ) -> None:
+    reference, *others = [form.name for form in FORMS]
+    told = {name: difference.model_dump(mode="json") for name, difference in differences.items()}
     content = {
-        "variants": [variant.model_dump(mode="json") for variant in variants.values()],
-        "int8_minus_fp32_accuracy": difference and difference.model_dump(mode="json"),
+        "variants": [variant.model_dump(mode="json") for variant in variants],
+        **{f"{name}_minus_{reference}_accuracy": told.get(name) for name in others},
         "min_agreement": min_agreement,
         "why": decision.why,
         "latency": "milliseconds from a decoded image of its original size to probabilities: median and quartiles",

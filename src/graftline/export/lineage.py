@@ -47,17 +47,19 @@ def _champion(record: TrainedModel) -> dict[str, Any]:
     return {"champion_model": record.plan.champion, "champion_learned_from": record.learned_before}
 
 
-def write_metadata(path: Path, lineage: dict[str, Any], record: TrainedModel, *, precision: str) -> None:
-    """Writes labels, input, output and lineage into an ONNX file. Must come last: other tools drop metadata.
+def write_model(
+    path: Path, model: onnx.ModelProto, lineage: dict[str, Any], record: TrainedModel, *, precision: str
+) -> None:
+    """Writes an ONNX file with labels, input, output and lineage in it. Must come last: other tools drop metadata.
 
     Args:
-        path: The file, changed in place.
+        path: The file to write.
+        model: The whole model, preprocessing and softmax included.
         lineage: From `describe_lineage`.
         record: The model's record.
-        precision: "float32" or "int8".
+        precision: Of the network's numbers, as in the table of forms.
     """
     how = describe_preprocessing(record.image_size, record.mean, record.std, record.interpolation)
-    model = onnx.load_model(path)
     model.producer_name, model.producer_version = "graftline", lineage["graftline"]
     entries = {
         LABELS: json.dumps(record.classes, ensure_ascii=False),

@@ -1,5 +1,8 @@
 """From a PyTorch classifier to one ONNX graph: picture in, probabilities out."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import onnx
 import torch
 from onnx import compose, parser
@@ -18,6 +21,26 @@ _SOFTMAX = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
 softmax (float[batch, {classes}] scores) => (float[batch, {classes}] {output}) {{ {output} = Softmax<axis=1>(scores) }}
 """
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What every form of an edge model is made from.
+
+    Attributes:
+        network: From `export_network`.
+        record: The model's: its size, normalisation and classes.
+        images: Training images, for forms that have to see some, uint8 [n, side, side, 3], n >= 1.
+    """
+
+    network: onnx.ModelProto
+    record: TrainedModel
+    images: np.ndarray
+
+
+def make_fp32(exported: Exported) -> onnx.ModelProto:
+    """Returns the whole model with the network as it was exported."""
+    return join(exported.network, exported.record)
 
 
 def export_network(model: nn.Module, side: int, name: str) -> onnx.ModelProto:

@@ -8,8 +8,8 @@ import numpy as np
 
 from graftline.data.dataset import iter_images
 from graftline.data.parallel import map_threads
+from graftline.export.latency import Runner
 from graftline.intervals import paired_difference, wilson
-from graftline.models.edge import EdgeModel
 from graftline.progress import track
 from graftline.records import Interval
 
@@ -29,21 +29,20 @@ class Parity:
     max_probability_gap: float
 
 
-def run_files(files: Mapping[str, Path], dataset: Path, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Runs every file over the test images at their original sizes, on all cores.
+def run_forms(made: Mapping[str, Runner], dataset: Path, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Runs every form over the test images at their original sizes, on all cores.
 
     Args:
-        files: ONNX file by name of the variant.
+        made: By name of the form; several threads call each.
         dataset: Dataset folder.
         labels: The test labels; their number is the number of images.
 
     Returns:
         float32 [n, classes] probabilities by name.
     """
-    models = [EdgeModel(path) for path in files.values()]
-    rows = map_threads(lambda image: [model(image[None])[0] for model in models], iter_images(dataset, "test"))
+    rows = map_threads(lambda image: [run(image[None])[0] for run in made.values()], iter_images(dataset, "test"))
     outputs = list(track(rows, "checking parity", total=len(labels)))
-    return {name: np.stack([row[i] for row in outputs]) for i, name in enumerate(files)}
+    return {name: np.stack([row[i] for row in outputs]) for i, name in enumerate(made)}
 
 
 def compare(probabilities: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> Parity:

@@ -1,6 +1,8 @@
 """Records of what is shipped and registered."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints
 
 from graftline.records.base import FileEntry, Interval, Part, Record
 
@@ -9,7 +11,7 @@ class Variant(Part):
     """One form of the model, measured.
 
     Attributes:
-        name: "torch", "fp32" or "int8".
+        name: "torch", or that of a form in `export/forms.py` of the version that wrote it.
         file: The file in the bundle; empty for torch and for a variant that was not kept.
         bytes: Size of the file as measured (torch: of the safetensors weights).
         latency_ms: Median milliseconds for one image, one thread, preprocessing included; interval: quartiles; n: runs.
@@ -18,7 +20,7 @@ class Variant(Part):
         max_probability_gap: Largest difference of any probability from torch's.
     """
 
-    name: Literal["torch", "fp32", "int8"]
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
     file: str
     bytes: int
     latency_ms: Interval
@@ -34,7 +36,7 @@ class EdgeBundle(Record):
         data_version: The data behind the model.
         model: SHA-256 of the model's record.
         classes: Class names in the order of the outputs.
-        variants: torch, fp32 and, when it could be made, int8.
+        variants: torch and every form that could be made, kept or not.
         shipped: The file to deploy.
         why: Why that one, in plain words.
         web_page: Whether the bundle holds a page that runs the model in a browser, and if not, why not.

@@ -51,6 +51,7 @@ class Summary:
         fp32_ms: Median milliseconds for one image on one thread.
         int8_ms: The same; None without int8.
         torch_ms: The same in torch.
+        variants: Every form that was measured, torch included, with its figures as in the bundle's record.
         registry_version: Version in the model registry.
         alias: champion or challenger.
         seconds: Wall-clock time of the run.
@@ -77,6 +78,7 @@ class Summary:
     fp32_ms: float
     int8_ms: float | None
     torch_ms: float
+    variants: list[dict[str, object]]
     registry_version: str
     alias: str
     seconds: float
@@ -153,6 +155,7 @@ def _collect(
         fp32_ms=fp32.latency_ms.value,
         int8_ms=int8.latency_ms.value if int8 else None,
         torch_ms=torch.latency_ms.value,
+        variants=[variant.model_dump(mode="json") for variant in records.bundle.variants],
         registry_version=records.registration.version,
         alias=records.registration.alias,
         seconds=round(seconds, 1),

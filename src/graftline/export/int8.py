@@ -27,14 +27,21 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from graftline.errors import GraftlineError
-from graftline.export.onnx_graph import PIXELS
+from graftline.export.onnx_graph import PIXELS, Exported, join
 from graftline.export.quiet import quiet
 from graftline.models.predict import normalise
+from graftline.progress import say
 
 _BATCH = 4
 _PRODUCTS = ["MatMul", "Gemm"]
 _FLOAT_SHARE = 8  # one in so many convolutions
+
+
+def make_int8(exported: Exported) -> onnx.ModelProto:
+    """Returns the whole model with the network in int8."""
+    say(f"quantising to int8 with {len(exported.images)} training images")
+    record = exported.record
+    return join(quantise(exported.network, exported.images, record.mean, record.std), record)
 
 
 def quantise(
@@ -49,19 +56,15 @@ def quantise(
         std: Per-channel divisor.
 
     Raises:
-        GraftlineError: The quantiser cannot treat this network.
+        Exception: The quantiser cannot treat this network; it raises many kinds.
     """
     with tempfile.TemporaryDirectory() as scratch, quiet():
         source, target = Path(scratch) / "network.onnx", Path(scratch) / "int8.onnx"
         onnx.save_model(network, source)
-        try:
-            if mostly_products(network):
-                _quantise_products(source, target)
-            else:
-                _quantise_all(source, target, _Calibration(images, mean, std), _sensitive(network))
-        except Exception as error:  # the quantiser raises many kinds; all mean that there is no int8
-            first = str(error).strip().split("\n")[0]
-            raise GraftlineError(f"int8 could not be made ({type(error).__name__}: {first})") from error
+        if mostly_products(network):
+            _quantise_products(source, target)
+        else:
+            _quantise_all(source, target, _Calibration(images, mean, std), _sensitive(network))
         return onnx.load_model(target)
 
 
