@@ -1,6 +1,7 @@
 """The step export_onnx: a bundle from a real trained model, its lineage, its refusals."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,17 +9,34 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from registry_inputs import make_dataset, trained
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+from pydantic import ValidationError
+from registry_inputs import make_dataset, make_evaluation, trained
 
 from graftline import export_onnx
+from graftline.cli.table import show_summary
 from graftline.data.dataset import iter_images, load_images, open_split
 from graftline.errors import GraftlineError
 from graftline.export.decision import Measured, Rules, Unmade, decide
+from graftline.export.forms import FORMS, Form
 from graftline.export.lineage import describe_lineage, read_lineage
+from graftline.export.onnx_graph import Exported, join
 from graftline.export.parity import compare
+from graftline.models.edge import EdgeModel
 from graftline.models.predict import predict
 from graftline.models.trained import load_trained
-from graftline.records import DataVersion, EdgeBundle, Interval, TrainedModel, Variant, list_files, read_record
+from graftline.records import (
+    DataVersion,
+    EdgeBundle,
+    Interval,
+    Registration,
+    TrainedModel,
+    Variant,
+    list_files,
+    read_record,
+)
+from graftline.runs.summary import summarise
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +163,78 @@ def test_without_int8_the_bundle_says_why(
     assert record.why == "fp32 is shipped: int8 could not be made (NotImplementedError: for a test)"
 
 
+def half(exported: Exported) -> onnx.ModelProto:
+    """The network in 16 bits, changed in place; the next form must not see it."""
+    convert_float_to_float16(exported.network, keep_io_types=True, disable_shape_infer=True)
+    OnnxModel(exported.network).topological_sort()  # the converter puts its casts at the end
+    return join(exported.network, exported.record)
+
+
+def bare(exported: Exported) -> onnx.ModelProto:
+    """A model that `EdgeModel` refuses: it takes no pictures."""
+    return exported.network
+
+
+@pytest.mark.slow
+def test_a_form_is_a_line_in_the_table(
+    solar_dataset: Path,
+    trained_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    more = (Form("fp16", "model.fp16.onnx", "float16", half), Form("bare", "bare.onnx", "float32", bare))
+    monkeypatch.setattr("graftline.export.bundle.FORMS", (FORMS[0], *more, *FORMS[1:]))
+    bundle = tmp_path / "bundle"
+    record = export_onnx(solar_dataset, trained_model, bundle, calibration_images=20, min_agreement=0.5)
+
+    assert [(variant.name, variant.file) for variant in record.variants] == [
+        ("torch", ""),
+        ("fp32", "model.onnx"),
+        ("fp16", "model.fp16.onnx"),
+        ("int8", "model.int8.onnx"),
+    ]
+    fp32, fp16, int8 = record.variants[1:]
+    assert fp32.bytes > fp16.bytes > int8.bytes
+    assert int8.max_probability_gap < 0.5  # made of the network in 32 bits
+    assert record.shipped == int8.file
+    assert re.fullmatch(
+        r"int8 is shipped: it agrees .*; fp16 is kept: it agrees .* MB instead of .*; "
+        r"bare could not be made \(GraftlineError: bare\.onnx takes \['pixels'\] and gives \['logits'\]: .*\)",
+        record.why,
+    )
+    models = {path.name for path in bundle.glob("*.onnx")}
+    assert models == {"model.onnx", "model.fp16.onnx", "model.int8.onnx"}
+    entries = {entry.key: entry.value for entry in onnx.load_model(bundle / "model.fp16.onnx").metadata_props}
+    assert entries["precision"] == "float16"
+    assert EdgeModel(bundle / "model.fp16.onnx").classes == record.classes
+    parity = json.loads((bundle / "parity.json").read_text())
+    assert [figures["name"] for figures in parity["variants"]] == ["torch", "fp32", "fp16", "int8"]
+    assert parity["fp16_minus_fp32_accuracy"]["n"] == parity["int8_minus_fp32_accuracy"]["n"] == fp32.accuracy.n
+    assert parity["bare_minus_fp32_accuracy"] is None
+    assert read_record(bundle, EdgeBundle) == record
+
+    summary = summarise(tmp_path / "run", outputs(tmp_path, solar_dataset, trained_model, bundle), 1.0, 0)
+    figures = json.loads(summary.path.read_text())
+    assert [Variant.model_validate(one) for one in figures["variants"]] == record.variants
+    assert figures["int8_bytes"] == int8.bytes
+    show_summary(summary)
+    table = capsys.readouterr().out
+    for variant in record.variants:
+        assert re.search(rf"{variant.name} .*{variant.latency_ms.value:.1f} ms", table)
+
+
+def outputs(place: Path, dataset: Path, model: Path, bundle: Path) -> dict[str, Path]:
+    """A run's outputs around a bundle, with what evaluates and registers it."""
+    evaluation, registration = make_evaluation(place / "evaluation", dataset), place / "registration"
+    told = {"name": "cells", "version": "1", "alias": "champion", "reason": "it is the first"}
+    Registration(data_version="d0", bundle=read_record(bundle, EdgeBundle).sha256, **told).write(registration)
+    (place / "run").mkdir()
+    folders = {"dataset": dataset, "model": model, "evaluation": evaluation, "bundle": bundle}
+    return folders | {"registration": registration}
+
+
 @pytest.mark.slow
 def test_other_data_is_refused_in_one_line(solar_dataset: Path, trained_model: Path, tmp_path: Path) -> None:
     other = tmp_path / "dataset"
@@ -202,6 +292,40 @@ def test_int8_ships_only_if_it_agrees_and_gains(
     assert because in (decision.why if ships else decision.left_out["int8"])
     assert because in decision.why
     assert decision.why.startswith("int8 is shipped" if ships else "fp32 is shipped; int8 was measured and left out")
+
+
+def test_of_several_forms_the_smallest_kept_ships_and_each_has_its_reason() -> None:
+    int8, fp16, slow = (
+        Measured(variant(name, size, latency, 0.9, 0.99), interval(0.0))
+        for name, size, latency in (("int8", 1_000_000, 5.0), ("fp16", 2_000_000, 2.5), ("slow", 4_000_000, 6.0))
+    )
+    others = [Unmade("core", "core could not be made (ValueError: no)"), slow, fp16, int8]
+    decision = decide(FP32, others, Rules(min_agreement=0.97))
+    assert decision.shipped == "int8"
+    assert decision.kept == ("fp32", "fp16", "int8")
+    assert list(decision.left_out) == ["core", "slow"]
+    beginnings = [
+        "int8 is shipped: it agrees",
+        "; core could not be made (ValueError: no); slow was measured and left out because it gains nothing",
+        "; fp16 is kept: it agrees",
+    ]
+    assert decision.why.startswith(beginnings[0])
+    places = [decision.why.index(beginning) for beginning in beginnings]
+    assert places == sorted(places)
+    none = decide(FP32, [others[0], slow], Rules(min_agreement=0.97))
+    assert (none.shipped, none.kept) == ("fp32", ("fp32",))
+    assert none.why.startswith("fp32 is shipped; core could not be made (ValueError: no); slow was measured and left")
+
+
+def test_the_forms_have_plain_names_and_files_of_their_own() -> None:
+    names, files = [form.name for form in FORMS], [form.file for form in FORMS]
+    assert len({*names, "torch"}) == len(FORMS) + 1
+    assert len(set(files)) == len(FORMS)
+    for name in names:
+        assert variant(name, 1, 1.0, 0.9, 1.0).name == name
+    for name in ("", "int8 per tensor", "../int8", "Int8\n"):
+        with pytest.raises(ValidationError, match="name"):
+            variant(name, 1, 1.0, 0.9, 1.0)
 
 
 def test_lineage_of_what_is_not_ours_is_refused(tmp_path: Path) -> None:

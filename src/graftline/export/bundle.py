@@ -1,9 +1,10 @@
 """Makes the edge bundle: export, make the forms, measure, decide, describe. Which forms there are says `forms.py`."""
 
+import copy
 import platform
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,8 @@ def _make_forms(folder: Path, source: _Source, calibration_images: int, seed: in
 
 def _make(form: Form, exported: Exported, folder: Path, lineage: dict[str, Any]) -> Runner:
     path = folder / form.file
-    write_model(path, form.make(exported), lineage, exported.record, precision=form.precision)
+    own = replace(exported, network=copy.deepcopy(exported.network))  # some converters change what they are given
+    write_model(path, form.make(own), lineage, exported.record, precision=form.precision)
     return form.run(path)
 
 

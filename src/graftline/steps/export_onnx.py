@@ -16,14 +16,14 @@ def export_onnx(
     min_agreement: float = 0.97,
     seed: int = 0,
 ) -> EdgeBundle:
-    """Exports a trained model to ONNX with preprocessing inside, in fp32 and int8, and proves both on the test images.
+    """Exports a trained model to ONNX with preprocessing inside, in fp32 and smaller, and proves it on the test images.
 
     Args:
         dataset: Dataset folder that the model was trained on, from `version_data`.
         model: Model folder, from `fine_tune`.
         out: Bundle folder to write: ONNX files, labels, parity, lineage and a web page.
         calibration_images: Most training images that int8's ranges are measured on, at least 1; 100 are plenty.
-        min_agreement: Least share of test images, in [0, 1], on which int8 must name the same class as PyTorch.
+        min_agreement: Least share of test images, in [0, 1], on which a form must name PyTorch's class to be kept.
         seed: Seed of the choice of calibration images.
 
     Returns:
