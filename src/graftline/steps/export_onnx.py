@@ -16,7 +16,7 @@ def export_onnx(
     min_agreement: float = 0.97,
     seed: int = 0,
 ) -> EdgeBundle:
-    """Exports a trained model to ONNX with preprocessing inside, in fp32 and smaller, and proves it on the test images.
+    """Exports a trained model to ONNX with preprocessing inside, in fp32 and smaller forms, each proven on test images.
 
     Args:
         dataset: Dataset folder that the model was trained on, from `version_data`.
