@@ -30,7 +30,7 @@ IMAGE ?= $(firstword $(shell for target in $(TARGETS) cpu cuda; do image="graftl
 BUILD_ARGUMENTS = VERSION COMMIT $(foreach name,BASE_IMAGE NODE_IMAGE TORCH_INDEX TORCH,$(if $($(name)),$(name)))
 
 help: ## what can be made
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F '|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F '|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 setup: $(READY) ## install everything into .venv (instant when nothing changed)
 	@echo "ready: .venv"

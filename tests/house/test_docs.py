@@ -17,6 +17,7 @@ from graftline.transfer.evidence import BackboneEvidence
 from graftline.transfer.plans import rank_plans
 
 ROOT = Path(__file__).parents[2]
+CONFTEST = ROOT / "tests" / "conftest.py"  # which reads settings of the tests
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 KNOWN = {name for group in cli.COMMANDS.values() for name in group}
 NAMES = [document.relative_to(ROOT).as_posix() for document in DOCUMENTS]
@@ -88,7 +89,7 @@ def test_readme_shows_every_step_and_the_everyday_commands() -> None:
 
 
 def test_every_make_target_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     shown = {words[1] for document in DOCUMENTS for words in _shown(document) if words[0] == "make"}
     assert "demo" in shown
     assert shown <= targets
@@ -97,7 +98,7 @@ def test_every_make_target_exists() -> None:
 def test_makefile_help_lists_every_target() -> None:
     text = (ROOT / "Makefile").read_text()
     phony = set(re.search(r"^\.PHONY: (.*)$", text, flags=re.MULTILINE)[1].split())  # type: ignore[index]
-    assert set(re.findall(r"^([a-z-]+):.*## ", text, flags=re.MULTILINE)) == phony
+    assert set(re.findall(r"^([a-z0-9-]+):.*## ", text, flags=re.MULTILINE)) == phony
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
@@ -122,7 +123,7 @@ def test_every_path_of_the_project_exists(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
 def test_every_setting_is_read_by_the_library(document: Path) -> None:
-    code = [path for part in ("src", "components") for path in (ROOT / part).rglob("*.py")]
+    code = [path for part in ("src", "components") for path in (ROOT / part).rglob("*.py")] + [CONFTEST]
     read = set(re.findall(r"\bGRAFTLINE_[A-Z_]+\b", "".join(path.read_text() for path in code)))
     assert set(re.findall(r"\bGRAFTLINE_[A-Z_]+\b", _text(document))) <= read
 
