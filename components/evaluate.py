@@ -28,16 +28,14 @@ def evaluate(
     from pathlib import Path
 
     from graftline.components.task import as_task
+    from graftline.records import with_ends
     from graftline.steps.evaluate import evaluate as step
 
     record = as_task(step)(Path(dataset.path), Path(model.path), Path(evaluation.path), split=split, seed=seed)  # type: ignore[arg-type]
     shutil.copyfile(Path(evaluation.path) / "report.html", report.path)
     shutil.copyfile(Path(evaluation.path) / "metrics.json", metrics.path)
-    for name in ("accuracy", "macro_f1", "calibration_error"):
-        interval = getattr(record, name)
-        metrics.log_metric(name, interval.value)
-        metrics.log_metric(f"{name}_low", interval.low)
-        metrics.log_metric(f"{name}_high", interval.high)
+    for name, value in with_ends(record.metrics).items():
+        metrics.log_metric(name, value)
     metrics.log_metric("images", record.accuracy.n)
-    evaluation.metadata.update(split=record.split, accuracy=record.accuracy.value, macro_f1=record.macro_f1.value)
+    evaluation.metadata.update(split=record.split, **{name: one.value for name, one in record.metrics.items()})
     return record.sha256

@@ -91,11 +91,25 @@ def make_evaluation(folder: Path, dataset: Path, seed: int = 0, split: str = "te
     folder.mkdir(parents=True)
     (folder / "report.html").write_text("<h1>Report</h1>")
     (folder / "metrics.json").write_text('{"accuracy": 0.5}')
-    numbers = {"accuracy": HALF, "macro_f1": HALF, "calibration_error": HALF, "confusion": [[12, 0], [0, 12]]}
-    classes = [ClassMetrics(name=name, precision=HALF, recall=HALF) for name in data.classes]
+    numbers = {
+        "metrics": dict.fromkeys(("accuracy", "macro_f1", "calibration_error"), HALF),
+        "confusion": [[12, 0], [0, 12]],
+    }
+    classes = [ClassMetrics(name=name, metrics={"precision": HALF, "recall": HALF}) for name in data.classes]
     about = {"data_version": data.version, "model": trained(data, seed).sha256, "split": split, "classes": classes}
     Evaluation(**about, **numbers, files=list_files(folder)).write(folder)
     return folder
+
+
+def as_before(evaluation: Path) -> Path:
+    """Writes an evaluation's record anew as schema 1 had it: three metrics and two of each class, each a field."""
+    path = evaluation / "record.json"
+    record = json.loads(path.read_text())
+    measured = record.pop("metrics")
+    fields = {key: measured[key] for key in ("accuracy", "macro_f1", "calibration_error")}
+    of_class = [{"name": c["name"], **{k: c["metrics"][k] for k in ("precision", "recall")}} for c in record["classes"]]
+    path.write_text(json.dumps(record | fields | {"schema_version": 1, "classes": of_class}, indent=2))
+    return evaluation
 
 
 def make_model(folder: Path, dataset: Path, seed: int = 0) -> Path:

@@ -35,6 +35,41 @@ def _wilson_limits(share: float, n: float) -> dict[str, float]:
     return {"low": centre - half if share else 0.0, "high": centre + half if share < 1 else 1.0}
 
 
+def wilson_of_mean(mean: float, n: int) -> Interval:
+    """Returns a mean of `n` numbers in [0, 1] with the Wilson interval of a share of so many trials.
+
+    No numbers in [0, 1] with that mean vary more than those of trials that succeed or fail.
+
+    Args:
+        mean: In [0, 1].
+        n: How many numbers; with 0 nothing is known: value 0, interval [0, 1].
+    """
+    return Interval(value=mean, **_wilson_limits(mean, n), n=n) if n else wilson(0, 0)
+
+
+def wilson_of_strata(successes: np.ndarray, sizes: np.ndarray) -> Interval:
+    """Returns the unweighted mean of the strata's proportions with a Wilson interval.
+
+    Its n in the score is that of a plain proportion with the same variance (E. L. Korn and B. I. Graubard, "Confidence
+    intervals for proportions with small expected number of positive counts", 1998). For the variance each stratum gets
+    four trials more with the mean's share of successes (after A. Agresti and B. A. Coull, "Approximate is better than
+    'exact' for interval estimation of binomial proportions", 1998): few trials that all end alike are not certain.
+
+    Args:
+        successes: int [s], s > 0.
+        sizes: Trials of each stratum, int [s], each > 0.
+
+    Returns:
+        The interval; its n is the number of trials.
+    """
+    mean, n = float((successes / sizes).mean()), int(sizes.sum())
+    shares = (successes + 4 * mean) / (sizes + 4)
+    variance = float((shares * (1 - shares) / sizes).sum())
+    alike = float((1 / sizes).sum())  # that of strata with one proportion, over its own: the limit at 0 and 1
+    effective = len(sizes) ** 2 * (mean * (1 - mean) / variance if variance else 1 / alike)
+    return Interval(value=mean, **_wilson_limits(mean, effective), n=n)
+
+
 def wilson_of_groups(correct: np.ndarray, groups: Sequence[object]) -> Interval:
     """Returns a proportion with a Wilson interval that knows that answers within a group are alike.
 

@@ -5,10 +5,13 @@ import pytest
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 from graftline.errors import GraftlineError
+from graftline.evaluation.answers import Answers
 from graftline.evaluation.calibration import calibration_error, reliability_table
-from graftline.evaluation.metrics import evaluate_predictions, macro_f1
+from graftline.evaluation.measurements import evaluate_predictions
 from graftline.evaluation.mistakes import confident_mistakes
+from graftline.evaluation.overall import macro_f1
 from graftline.intervals import wilson
+from graftline.records import Interval
 
 
 def synthetic(n: int, k: int, skill: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -20,20 +23,30 @@ def synthetic(n: int, k: int, skill: float, seed: int = 0) -> tuple[np.ndarray, 
     return (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32), labels
 
 
+def certain(labels: np.ndarray, predictions: np.ndarray) -> Answers:
+    """Answers given with certainty."""
+    return Answers(np.eye(1 + max(labels.max(), predictions.max()))[predictions], labels)
+
+
+def sure(confidence: np.ndarray, correct: np.ndarray) -> Answers:
+    """Answers of two classes with that top probability, of at least a half: always the first."""
+    return Answers(np.stack([confidence, 1 - confidence], axis=1), np.where(correct, 0, 1))
+
+
 def test_agrees_with_scikit_learn():
     probabilities, labels = synthetic(300, 4, 1.5)
     predictions = probabilities.argmax(axis=1)
     measured = evaluate_predictions(probabilities, labels, [""] * 300, list("abcd"))
     assert measured.confusion.tolist() == confusion_matrix(labels, predictions).tolist()
     assert measured.accuracy == wilson(int((predictions == labels).sum()), 300)
-    assert measured.macro_f1.value == pytest.approx(f1_score(labels, predictions, average="macro"))
-    assert [c.precision.value for c in measured.classes] == pytest.approx(
+    assert measured.metrics["macro_f1"].value == pytest.approx(f1_score(labels, predictions, average="macro"))
+    assert [c.metrics["precision"].value for c in measured.classes] == pytest.approx(
         precision_score(labels, predictions, average=None).tolist()
     )
-    assert [c.recall.value for c in measured.classes] == pytest.approx(
+    assert [c.metrics["recall"].value for c in measured.classes] == pytest.approx(
         recall_score(labels, predictions, average=None).tolist()
     )
-    assert [c.recall.n for c in measured.classes] == np.bincount(labels).tolist()
+    assert [c.metrics["recall"].n for c in measured.classes] == np.bincount(labels).tolist()
     assert measured.accuracy_by_domain == {}
 
 
@@ -44,31 +57,31 @@ def test_macro_f1_interval_covers_resampled_truth():
     predictions = np.where(right, labels, 1 - labels)
     # true rates 0.95 and 0.7: tp 285, fn 15, fp 30 and tp 70, fn 30, fp 15
     truth = (2 * 285 / (570 + 45) + 2 * 70 / (140 + 45)) / 2
-    interval = macro_f1(labels, predictions, seed=0)
+    interval = macro_f1(certain(labels, predictions))
     assert interval.low < truth < interval.high
     assert 0.05 < interval.high - interval.low < 0.15
-    assert interval == macro_f1(labels, predictions, seed=0)
+    assert interval == macro_f1(certain(labels, predictions))
 
 
 def test_a_class_never_predicted():
     labels = np.array([0, 0, 0, 1])
     probabilities = np.array([[0.9, 0.1]] * 4)
     measured = evaluate_predictions(probabilities, labels, [""] * 4, ["cat", "dog"])
-    dog = measured.classes[1]
-    assert (dog.precision.value, dog.precision.low, dog.precision.high, dog.precision.n) == (0.0, 0.0, 1.0, 0)
-    assert (dog.recall.value, dog.recall.n) == (0.0, 1)
-    assert measured.macro_f1.value == pytest.approx((6 / 7) / 2)
+    dog = measured.classes[1].metrics
+    assert dog["precision"] == Interval(value=0.0, low=0.0, high=1.0, n=0)
+    assert (dog["recall"].value, dog["recall"].n) == (0.0, 1)
+    assert measured.metrics["macro_f1"].value == pytest.approx((6 / 7) / 2)
 
 
 def test_a_class_without_test_images_does_not_lower_macro_f1():
     labels = np.array([0, 2, 0, 2, 0])
     predictions = np.array([0, 2, 0, 0, 0])
-    assert macro_f1(labels, predictions, 0).value == pytest.approx(f1_score(labels, predictions, average="macro"))
+    assert macro_f1(certain(labels, predictions)).value == pytest.approx(f1_score(labels, predictions, average="macro"))
 
 
 def test_all_right_is_not_certain():
     labels = np.array([0, 1] * 10)
-    assert macro_f1(labels, labels, 0) == wilson(20, 20)
+    assert macro_f1(certain(labels, labels)) == wilson(20, 20)
 
 
 def test_accuracy_by_domain():
@@ -82,7 +95,7 @@ def test_calibration_error_by_hand():
     confidence = np.array([0.95, 0.95, 0.55, 0.55])
     correct = np.array([True, True, True, False])
     # |1 - 0.95| in one bin of two images, |0.5 - 0.55| in another
-    assert calibration_error(confidence, correct, 0).value == pytest.approx(0.05)
+    assert calibration_error(sure(confidence, correct)).value == pytest.approx(0.05)
     table = reliability_table(confidence, correct)
     assert len(table) == 15
     assert table[8].accuracy == wilson(1, 2) and table[14].accuracy == wilson(2, 2)
@@ -96,7 +109,7 @@ def test_calibration_interval_holds_the_truth_nearly_always(boast):
     held = 0
     for _ in range(30):
         confidence = rng.uniform(0.5, 1, 300)
-        interval = calibration_error(confidence, rng.random(300) < confidence - boast, 0)
+        interval = calibration_error(sure(confidence, rng.random(300) < confidence - boast))
         held += interval.low <= boast <= interval.high
     assert held >= 27
 
@@ -104,8 +117,8 @@ def test_calibration_interval_holds_the_truth_nearly_always(boast):
 def test_calibration_interval_tells_boasting():
     rng = np.random.default_rng(2)
     confidence = rng.uniform(0.5, 1, 1000)
-    assert calibration_error(confidence, rng.random(1000) < confidence, 0).low == 0
-    assert calibration_error(confidence, rng.random(1000) < confidence - 0.2, 0).low > 0.1
+    assert calibration_error(sure(confidence, rng.random(1000) < confidence)).low == 0
+    assert calibration_error(sure(confidence, rng.random(1000) < confidence - 0.2)).low > 0.1
 
 
 def test_confident_mistakes_come_first():

@@ -15,7 +15,8 @@ from PIL import Image
 from graftline.evaluation import figures
 from graftline.evaluation.cautions import calibration_in_words, list_cautions
 from graftline.evaluation.choice import choose_among
-from graftline.evaluation.metrics import Measurements, evaluate_predictions
+from graftline.evaluation.measurements import Measurements, evaluate_predictions
+from graftline.evaluation.metrics import CLASS_METRICS, METRICS
 from graftline.evaluation.mistakes import confident_mistakes, show_mistakes
 from graftline.evaluation.outputs import Predictions
 from graftline.evaluation.report import Report, frequent_confusions, render_report
@@ -95,7 +96,7 @@ def report_of(classes: list[str], n: int = 120, skill: float = 1.5, curves: byte
         cautions=list_cautions(measured, model, "test"),
         mistakes=show_mistakes(chosen, probabilities, labels, classes, names, images),
         confusion=figures.draw_confusion(measured.confusion, classes),
-        reliability=figures.draw_reliability(measured.reliability, measured.calibration_error, len(classes)),
+        reliability=figures.draw_reliability(measured.reliability, measured.metrics["calibration_error"], len(classes)),
         curves=curves,
     )
 
@@ -152,6 +153,12 @@ def test_report_tells_what_was_measured():
     accuracy = report.measured.accuracy
     assert f"{np.trace(report.measured.confusion)} of 120 test images right" in text
     assert f"{100 * accuracy.low:.1f}\u202f% to {100 * accuracy.high:.1f}\u202f%" in text
+    for metric in METRICS:
+        shown = metric.title[0].upper() + metric.title[1:] in text
+        assert shown == (metric.key in report.measured.metrics), metric.key
+    for metric in CLASS_METRICS:
+        one = report.measured.classes[0].metrics[metric.key]
+        assert f"{100 * one.low:.1f}\u202f% to {100 * one.high:.1f}\u202f%, n = {one.n}" in text, metric.key
     for told in ("tf_efficientnet_lite0", "progressive unfreezing", "medium size, and the domain differs"):
         assert told in text
     for digest in (report.model.sha256, report.data.sha256, report.data.version, "a" * 64, "b" * 64, "c" * 64):

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from registry_inputs import make_bundle, make_dataset, make_evaluation, make_model, threshold
+from registry_inputs import as_before, make_bundle, make_dataset, make_evaluation, make_model, threshold
 
 from graftline.cli.commands import history, rollback
 from graftline.errors import GraftlineError, StoreError
-from graftline.files import sha256_file
+from graftline.files import sha256_bytes, sha256_file
 from graftline.records import EdgeBundle, Evaluation, Registration, Settings, TrainedModel, list_files, read_record
 from graftline.registry.address import full_address
 from graftline.registry.bundles import download_bundle
@@ -125,6 +125,24 @@ def test_a_bundle_made_before_some_settings_came_can_be_registered(place: Path) 
     register_model(place / "dataset", bundle, evaluation, place / "old-registration")
     version = client(place).get_model_version("graftline", "1")
     assert version.tags["model_sha256"] == before.sha256
+
+
+def test_an_evaluation_of_an_earlier_version_is_registered_under_its_own_hash(place: Path) -> None:
+    make_bundle(place / "bundle", place / "dataset", threshold())
+    evaluation = as_before(make_evaluation(place / "evaluation", place / "dataset"))
+    register_model(place / "dataset", place / "bundle", evaluation, place / "registration")
+    version = client(place).get_model_version("graftline", "1")
+    as_it_stood = json.dumps(json.loads((evaluation / "record.json").read_text()), separators=(",", ":"))
+    assert version.tags["evaluation_sha256"] == sha256_bytes(as_it_stood.encode())
+    assert version.tags["accuracy"] == "0.5000 [0.4000, 0.6000] (n=24)"
+    numbers = client(place).get_run(version.run_id).data.metrics
+    assert {key: numbers[key] for key in ("accuracy", "macro_f1_low", "calibration_error_high")} == {
+        "accuracy": 0.5,
+        "macro_f1_low": 0.4,
+        "calibration_error_high": 0.6,
+    }
+    assert next((place / "the store").rglob("evaluation/record.json")).read_text().count('"schema_version": 1') == 1
+    assert register(place, "second").alias == "champion"
 
 
 def test_weights_lie_beside_the_bundle_and_come_back_as_they_were(place: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from registry_inputs import make_bundle, make_dataset, make_evaluation, make_model, threshold
+from registry_inputs import as_before, make_bundle, make_dataset, make_evaluation, make_model, threshold
 
 from graftline import augment, detect_change, evaluate, export_onnx, fine_tune, register_model, select_strategy
 from graftline import version_data as version
@@ -280,14 +280,14 @@ class Plant:
             self.tested = {row["path"] for row in csv.DictReader(file) if row["split"] == "test"}
         self.wrong = write_manifest(home / "wrong.csv", self.mistaken(self.rows))
         version(str(self.wrong), home / "wrong", previous=record.version, **SHARES)
-        self.first = self.train("wrong")
+        self.first = self.train("wrong", of_before=True)
 
     def mistaken(self, rows: list[dict[str, str]]) -> list[dict[str, str]]:
         """Rows with swapped labels, but for the test images."""
         return [row if row["path"] in self.tested else swapped(row) for row in rows]
 
-    def train(self, title: str, **options: str) -> Registration:
-        """Trains and registers in this process."""
+    def train(self, title: str, *, of_before: bool = False, **options: str) -> Registration:
+        """Trains and registers in this process; `of_before`: with the evaluation's record of an earlier version."""
         data, policy, plans, model, bundle, evaluation = (
             self.home / title if kind == "data" else self.home / f"{title}-{kind}"
             for kind in ("data", "policy", "plans", "model", "bundle", "evaluation")
@@ -296,6 +296,8 @@ class Plant:
         select_strategy(data, policy, plans, **SETTINGS)
         fine_tune(data, policy, plans, model)
         evaluate(data, model, evaluation)
+        if of_before:
+            as_before(evaluation)
         export_onnx(data, model, bundle)
         out = self.home / f"{title}-registration"
         return register_model(data, bundle, evaluation, out, model=model, name="cells", **options)

@@ -34,6 +34,7 @@ Call = Callable[..., tuple[int, str, str]]
 PROGRAM = Path(sys.executable).parent / "graftline"
 KEYS = [
     *("data_version", "backbone", "strategy", "test_accuracy", "test_accuracy_interval", "test_macro_f1"),
+    "test_metrics",
     *("int8_agreement", "int8_accuracy", "fp32_bytes", "int8_bytes", "fp32_ms", "int8_ms", "torch_ms", "variants"),
     *("registry_version", "alias", "seconds", "peak_memory_bytes", "report", "bundle"),
 ]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from graftline.records import Choice, EdgeBundle, FileEntry, Interval, Record
+from graftline.records import Choice, EdgeBundle, Evaluation, FileEntry, Interval, Record
 from graftline.runs.summary import Summary
-from graftline.words import clock, percent, points_in_brief, size, spread
+from graftline.words import clock, percent, points_in_brief, size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,18 +115,25 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str, str]]:
     choice = summary.records.choice
     if choice:
         yield "chosen", f"of {len(choice.candidates)} candidates", choice.reason
-    yield "accuracy", percent(evaluation.accuracy.value), _on(evaluation.accuracy)
-    for name, accuracy in summary.published:
-        yield "", percent(accuracy), f"published: {name}"
-    yield "macro-F1", percent(evaluation.macro_f1.value), _on(evaluation.macro_f1)
+    for title, value, interval in _measured(evaluation):
+        yield title, value, interval
+        if title == "accuracy":
+            yield from (("", percent(accuracy), f"published: {name}") for name, accuracy in summary.published)
     yield "registry", f"{registration.name} {registration.version}, {registration.alias}", registration.reason
     memory = f"at most {size(summary.peak_memory_bytes)} of memory" if summary.peak_memory_bytes else ""
     yield "run", clock(summary.seconds), memory
     yield "edge", summary.records.bundle.shipped, summary.records.bundle.why
 
 
-def _on(interval: Interval) -> str:
-    return f"{spread(interval)} with 95 % confidence, on {interval.n:,} test images"
+def _measured(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
+    """Yields the main metrics, those that an evaluation of an earlier version lacks left out."""
+    from graftline.evaluation.metrics import METRICS
+
+    for metric in METRICS:
+        if metric.in_table and metric.key in evaluation.metrics:
+            one = evaluation.metrics[metric.key]
+            ends = f"{metric.spread(one)} with 95 % confidence, on {one.n:,} test images"
+            yield metric.title, metric.show(one.value), ends
 
 
 def _columns(first: str, *numbers: str) -> "Table":

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graftline.evaluation.answers import Answers
 from graftline.intervals import RESAMPLES, bootstrap, wilson
 from graftline.records import Interval
 
@@ -46,7 +47,7 @@ def reliability_table(confidence: np.ndarray, correct: np.ndarray) -> list[Relia
     return table
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, seed: int) -> Interval:
+def calibration_error(answers: Answers) -> Interval:
     """Returns the expected calibration error (15 bins, Guo et al. 2017) with a 95 % interval.
 
     The error is an average of absolute values, so chance alone lifts it above 0, and a bootstrap lifts it once more:
@@ -54,14 +55,10 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, seed: int) ->
     is the bootstrap's reflected at the estimate (the basic interval), or 0 where a perfectly calibrated model with the
     same probabilities would reach the measured error by chance (consistency resampling: J. Bröcker, L. A. Smith,
     "Increasing the Reliability of Reliability Diagrams", Weather and Forecasting 22, 2007).
-
-    Args:
-        confidence: float [n], the top probability of each image, n > 0.
-        correct: bool [n], whether the top class is the true one.
-        seed: Of the bootstrap and the consistency draws.
     """
+    confidence, seed = answers.confidence, answers.seed
     bins = _bin(confidence)
-    gap = correct.astype(np.float64) - confidence
+    gap = answers.correct.astype(np.float64) - confidence
     value = float(_error_of(bins, gap))
     low, high = bootstrap(lambda rows: _errors_of(bins[rows], gap[rows]), np.zeros(len(gap)), seed)
     reflected = 0.0 if value <= _by_chance(bins, confidence, seed) else max(0.0, 2 * value - high)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from scipy.stats import chi2_contingency
 
-from graftline.evaluation.metrics import Measurements
+from graftline.evaluation.measurements import Measurements
 from graftline.intervals import unpaired_difference
 from graftline.records import Interval, TrainedModel
 from graftline.words import percent
@@ -66,15 +66,15 @@ def _on_gap(validation: Interval, test: Interval) -> Iterator[str]:
 
 
 def _on_classes(measured: Measurements) -> Iterator[str]:
-    unseen = [c.name for c in measured.classes if c.recall.n == 0]
-    silent = [c.name for c in measured.classes if c.recall.n and c.precision.n == 0]
-    few = [c.name for c in measured.classes if 0 < c.recall.n < FEW_OF_A_CLASS]
+    unseen = [c.name for c in measured.classes if c.metrics["recall"].n == 0]
+    silent = [c.name for c in measured.classes if c.metrics["recall"].n and c.metrics["precision"].n == 0]
+    few = [c.name for c in measured.classes if 0 < c.metrics["recall"].n < FEW_OF_A_CLASS]
     if unseen:
         yield f"No image of {_names(unseen)} is in this split: nothing is known about recall there."
     if silent:
         yield f"The model never answers {_names(silent)}: every image of it is taken for something else."
     if few:
-        yield f"Fewer than {FEW_OF_A_CLASS} images of {_names(few)}: precision and recall there are rough guesses."
+        yield f"Fewer than {FEW_OF_A_CLASS} images of {_names(few)}: the numbers by class there are rough guesses."
 
 
 def _on_domains(measured: Measurements) -> Iterator[str]:
@@ -98,7 +98,7 @@ def _differ(accuracies: list[Interval]) -> bool:
 
 def calibration_in_words(measured: Measurements) -> str:
     """Says what the calibration error means for whoever uses the probabilities."""
-    error, sure, right = measured.calibration_error, measured.mean_confidence, measured.accuracy.value
+    error, sure, right = measured.metrics["calibration_error"], measured.mean_confidence, measured.accuracy.value
     if error.low == 0:
         return (
             "The probabilities cannot be told from perfectly calibrated ones by these images: where the model says "

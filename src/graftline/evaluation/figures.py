@@ -94,13 +94,13 @@ def draw_per_class(classes: Sequence[ClassMetrics]) -> bytes:
     Returns:
         A PNG.
     """
-    worst = sorted(enumerate(classes), key=lambda pair: pair[1].recall.value)[:_MOST_NAMES]
+    worst = sorted(enumerate(classes), key=lambda pair: pair[1].metrics["recall"].value)[:_MOST_NAMES]
     figure = Figure(figsize=(7.5, 1.4 + (0.5 if len(worst) <= 12 else 0.24) * len(worst)), layout="constrained")
     axes = figure.subplots()
     position = np.arange(len(worst))
-    _draw_intervals(axes, [c.recall for _, c in worst], position - 0.16, RECALL, "o", "recall")
-    _draw_intervals(axes, [c.precision for _, c in worst], position + 0.16, PRECISION, "D", "precision")
-    names = [f"{shown_name(c.name, index)}  (n={c.recall.n:,})" for index, c in worst]
+    _draw_intervals(axes, [c.metrics["recall"] for _, c in worst], position - 0.16, RECALL, "o", "recall")
+    _draw_intervals(axes, [c.metrics["precision"] for _, c in worst], position + 0.16, PRECISION, "D", "precision")
+    names = [f"{shown_name(c.name, index)}  (n={c.metrics['recall'].n:,})" for index, c in worst]
     axes.set_yticks(position, names, fontsize=10 if len(worst) <= 12 else 7, parse_math=False)
     axes.set_ylim(len(worst) - 0.5, -0.5)
     axes.set_xlim(-0.01, 1.01)

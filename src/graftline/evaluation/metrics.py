@@ -1,144 +1,123 @@
-"""What predictions are worth: accuracy, macro-F1, per-class precision and recall, each with its 95 % interval."""
+"""The metrics, each stated once: a new one is a function in `overall.py` or `by_class.py` and a line here.
 
-from collections.abc import Sequence
+The record, the report, `metrics.json`, MLflow, Kubeflow and the summary of a run go through these tables.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
-import numpy as np
+from graftline.evaluation import by_class, overall
+from graftline.evaluation.answers import Answers
+from graftline.evaluation.calibration import calibration_error
+from graftline.records import Interval
+from graftline.words import percent
 
-from graftline.errors import GraftlineError
-from graftline.evaluation.calibration import ReliabilityBin, calibration_error, reliability_table
-from graftline.intervals import bootstrap, wilson, wilson_of_groups
-from graftline.records import ClassMetrics, Interval
+T = TypeVar("T", Interval, list[Interval])
+WILSON, BOOTSTRAP = "Wilson score interval", "2,000 bootstrap resamples"
 
-NO_DOMAIN = "(none)"
+
+def _always(_answers: Answers) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
-class Measurements:
-    """Everything measured on one split.
+class Metric(Generic[T]):
+    """One metric.
 
     Attributes:
-        accuracy: Wilson interval.
-        macro_f1: Stratified bootstrap interval.
-        calibration_error: Of the top probability, 15 bins.
-        mean_confidence: Mean top probability.
-        classes: Per-class metrics in label order.
-        confusion: int64 [k, k], rows are true classes, columns predictions.
-        accuracy_by_domain: Accuracy for each domain, sorted by name; empty when there are none.
-        reliability: The 15 bins behind the calibration error.
-        groups: Number of groups that the images are of; each image its own where the source names none.
-        accuracy_of_groups: Accuracy, its interval as wide as groups of dependent images make it.
+        key: Its name in records, `metrics.json`, MLflow and Kubeflow.
+        title: Its name for people, as inside a sentence.
+        measure: Returns the value with its 95 % interval and n; of a metric by class one for each, in label order.
+        interval: How that interval is made.
+        meaning: What the value is, as inside a sentence.
+        better: Whether a higher or a lower value is the better one.
+        is_share: Whether it lies in [0, 1] and is written in per cent; otherwise it is a number from 0 on.
+        in_table: Whether the table at the end of a run shows it; the title has at most 8 letters then.
+        empty: What the report says of a class where n is 0.
+        applies: Whether it says anything about such answers.
     """
 
-    accuracy: Interval
-    macro_f1: Interval
-    calibration_error: Interval
-    mean_confidence: float
-    classes: list[ClassMetrics]
-    confusion: np.ndarray
-    accuracy_by_domain: dict[str, Interval]
-    reliability: list[ReliabilityBin]
-    groups: int
-    accuracy_of_groups: Interval
+    key: str
+    title: str
+    measure: Callable[[Answers], T]
+    interval: str
+    meaning: str
+    better: Literal["higher", "lower"] = "higher"
+    is_share: bool = True
+    in_table: bool = False
+    empty: str = "no images"
+    applies: Callable[[Answers], bool] = _always
+
+    def show(self, value: float) -> str:
+        """Writes a value for people."""
+        return percent(value) if self.is_share else f"{value:.3f}"
+
+    def spread(self, interval: Interval) -> str:
+        """Writes the ends of an interval for people."""
+        return f"{self.show(interval.low)} to {self.show(interval.high)}"
 
 
-def evaluate_predictions(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    domains: Sequence[str],
-    classes: Sequence[str],
-    seed: int = 0,
-    groups: Sequence[str] = (),
-) -> Measurements:
-    """Measures predictions against the truth.
+METRICS: tuple[Metric[Interval], ...] = (
+    Metric("accuracy", "accuracy", overall.accuracy, WILSON, "the share of images that are right", in_table=True),
+    Metric(
+        "macro_f1",
+        "macro-F1",
+        overall.macro_f1,
+        f"{BOOTSTRAP} inside the true classes",
+        "the mean of the classes' F1",
+        in_table=True,
+    ),
+    Metric(
+        "balanced_accuracy",
+        "balanced accuracy",
+        overall.balanced_accuracy,
+        f"{WILSON} of the mean over classes",
+        "the mean of the classes' recall",
+    ),
+    Metric(
+        "top_5_accuracy",
+        "top-5 accuracy",
+        overall.top_accuracy,
+        WILSON,
+        "the true class is among the five most probable",
+        applies=overall.has_more_than_the_top,
+    ),
+    Metric(
+        "log_loss",
+        "log loss",
+        overall.log_loss,
+        BOOTSTRAP,
+        "how surprised the model is by the truth, on average",
+        better="lower",
+        is_share=False,
+    ),
+    Metric(
+        "calibration_error",
+        "calibration error",
+        calibration_error,
+        f"{BOOTSTRAP}, 15 bins of equal width",
+        "how far probabilities are from the share that is right",
+        better="lower",
+    ),
+)
 
-    Args:
-        probabilities: float [n, k], rows sum to 1, n > 0.
-        labels: int64 [n], indices of the true classes.
-        domains: Domain of each image, '' where there is none.
-        classes: The k class names in label order.
-        seed: Of the bootstrap.
-        groups: Group of each image; empty: each is its own.
-
-    Raises:
-        GraftlineError: Some probabilities are not numbers: the model's training has diverged.
-    """
-    broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
-    if broken:
-        raise GraftlineError(
-            f"the model gives no valid probabilities for {broken} of {len(labels)} images: its training has diverged, "
-            "run `graftline fine_tune` again with a lower --learning_rate"
-        )
-    predictions = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = predictions == labels
-    confusion = confusion_matrix(labels, predictions, len(classes))
-    return Measurements(
-        accuracy=wilson(int(correct.sum()), len(labels)),
-        macro_f1=macro_f1(labels, predictions, seed),
-        calibration_error=calibration_error(confidence, correct, seed),
-        mean_confidence=float(confidence.mean()),
-        classes=_by_class(confusion, classes),
-        confusion=confusion,
-        accuracy_by_domain=_by_domain(correct, domains),
-        reliability=reliability_table(confidence, correct),
-        groups=len(set(groups)) or len(labels),
-        accuracy_of_groups=wilson_of_groups(correct, groups or range(len(labels))),
-    )
-
-
-def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, k: int) -> np.ndarray:
-    """Counts images by true class (row) and predicted class (column), int64 [k, k]."""
-    return np.bincount(labels * k + predictions, minlength=k * k).reshape(k, k)
-
-
-def macro_f1(labels: np.ndarray, predictions: np.ndarray, seed: int) -> Interval:
-    """Returns the unweighted mean of the classes' F1 with a bootstrap interval, stratified by true class.
-
-    The mean is over the classes that occur among labels or predictions, as in scikit-learn's `f1_score`. When every
-    image is right a bootstrap has nothing to vary and would claim certainty; macro-F1 is 1 exactly when accuracy is,
-    so the Wilson interval of the accuracy stands in.
-
-    Args:
-        labels: int64 [n], n > 0.
-        predictions: int64 [n].
-        seed: Of the bootstrap.
-    """
-    _, both = np.unique(np.concatenate([labels, predictions]), return_inverse=True)
-    true, predicted = both[: len(labels)], both[len(labels) :]
-    k, correct = int(both.max()) + 1, labels == predictions
-    if correct.all():
-        return wilson(len(labels), len(labels))
-    support = np.bincount(true, minlength=k)
-
-    def mean_f1(rows: np.ndarray) -> np.ndarray:
-        base = k * np.arange(len(rows))[:, None]
-        hits = np.bincount((true[rows] + base).ravel(), weights=correct[rows].ravel(), minlength=k * len(rows))
-        calls = np.bincount((predicted[rows] + base).ravel(), minlength=k * len(rows))
-        sums = calls.reshape(-1, k) + support
-        return np.divide(2 * hits.reshape(-1, k), sums, out=np.zeros(sums.shape), where=sums > 0).mean(axis=1)
-
-    value = float(mean_f1(np.arange(len(labels))[None])[0])
-    low, high = bootstrap(mean_f1, true, seed)
-    return Interval(value=value, low=min(low, value), high=max(high, value), n=len(labels))
-
-
-def _by_class(confusion: np.ndarray, classes: Sequence[str]) -> list[ClassMetrics]:
-    hits, calls, support = np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
-    return [
-        ClassMetrics(
-            name=name,
-            precision=wilson(int(hits[i]), int(calls[i])),
-            recall=wilson(int(hits[i]), int(support[i])),
-        )
-        for i, name in enumerate(classes)
-    ]
-
-
-def _by_domain(correct: np.ndarray, domains: Sequence[str]) -> dict[str, Interval]:
-    if not any(domains):
-        return {}
-    names = np.array([domain or NO_DOMAIN for domain in domains])
-    return {
-        str(name): wilson(int(correct[names == name].sum()), int((names == name).sum())) for name in np.unique(names)
-    }
+CLASS_METRICS: tuple[Metric[list[Interval]], ...] = (
+    Metric("recall", "recall", by_class.recall, WILSON, "of the images of a class, the share the model finds"),
+    Metric(
+        "precision",
+        "precision",
+        by_class.precision,
+        WILSON,
+        "of its answers for a class, the share that is right",
+        empty="no predictions",
+    ),
+    Metric("f1", "F1", by_class.f1, WILSON, "recall and precision in one, their harmonic mean"),
+    Metric(
+        "average_precision",
+        "average precision",
+        by_class.average_precision,
+        WILSON,
+        "the mean precision where images are ranked by the probability of the class",
+    ),
+)

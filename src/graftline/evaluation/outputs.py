@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from graftline.data.dataset import Split
-from graftline.evaluation.metrics import Measurements
+from graftline.evaluation.answers import Answers
+from graftline.evaluation.measurements import Measurements
 from graftline.files import write_atomic, write_json
+from graftline.records import with_ends
 
 PREDICTIONS_FILE = "predictions.parquet"
 VALIDATION_FILE = "validation.parquet"  # the same of the validation images, in a candidate's model folder
@@ -39,19 +41,13 @@ class Predictions:
 
     @property
     def log_loss(self) -> float:
-        """Mean negative logarithm of the true class's probability; a probability of 0 counts as the smallest float."""
-        of_truth = self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
-        return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
+        """Mean of `Answers.losses`, as the metric of that name has it."""
+        return float(Answers(self.probabilities, self.labels).losses.mean())
 
 
 def write_metrics(path: Path, measured: Measurements) -> None:
     """Writes flat numbers for `dvc metrics show` and `dvc metrics diff`: values, interval ends and n."""
-    numbers: dict[str, float] = {}
-    for name in ("accuracy", "macro_f1", "calibration_error"):
-        interval = getattr(measured, name)
-        numbers |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    numbers["n"] = measured.accuracy.n
-    write_json(path, numbers)
+    write_json(path, with_ends(measured.metrics) | {"n": measured.accuracy.n})
 
 
 def write_plots(folder: Path, measured: Measurements, labels: np.ndarray, predictions: np.ndarray) -> None:

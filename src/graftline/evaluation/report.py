@@ -13,7 +13,8 @@ from PIL import Image
 
 from graftline import __version__
 from graftline.evaluation.cautions import calibration_in_words
-from graftline.evaluation.metrics import Measurements
+from graftline.evaluation.measurements import Measurements
+from graftline.evaluation.metrics import CLASS_METRICS, METRICS, Metric
 from graftline.evaluation.mistakes import Mistake
 from graftline.records import Choice, DataVersion, Settings, TrainedModel, TransferPlan
 from graftline.words import percent, points, spread
@@ -55,15 +56,19 @@ def render_report(report: Report) -> str:
     """Renders the report as one HTML document with its images inside and no link to anywhere."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pictures = {"png": _png_uri, "jpeg": _jpeg_uri}
-    environment.filters.update(
-        percent=percent, spread=spread, points=points, plain=_plain, setting=_setting, **pictures
-    )
+    words = {"percent": percent, "spread": spread, "points": points, "plain": _plain, "capital": _capital}
+    environment.filters.update(words | pictures | {"setting": _setting})
     source = (files("graftline.evaluation") / "report.html.j2").read_text("utf-8")
     measured = report.measured
     right = int(np.trace(measured.confusion))
-    ranked = sorted(enumerate(measured.classes), key=lambda pair: pair[1].recall.value)
+    ranked = sorted(enumerate(measured.classes), key=lambda pair: pair[1].metrics["recall"].value)
+    metrics = [metric for metric in METRICS if metric.key in measured.metrics]
+    class_metrics = [metric for metric in CLASS_METRICS if metric.key in measured.classes[0].metrics]
     html = environment.from_string(source).render(
         report=report,
+        metrics=metrics,
+        class_metrics=class_metrics,
+        methods=_methods([*metrics, *class_metrics]),
         ranked_classes=ranked,
         right=right,
         wrong=measured.accuracy.n - right,
@@ -83,6 +88,18 @@ def frequent_confusions(confusion: np.ndarray, classes: list[str]) -> list[tuple
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSIONS]
     pairs = [divmod(int(index), len(classes)) for index in order]
     return [(classes[i], classes[j], int(wrong[i, j]), wrong[i, j] / support[i]) for i, j in pairs if wrong[i, j]]
+
+
+def _methods(metrics: Sequence[Metric[Any]]) -> list[str]:
+    """Tells how the intervals are made, metrics of one way together: "Accuracy, recall: Wilson score interval"."""
+    titles: dict[str, list[str]] = {}
+    for metric in metrics:
+        titles.setdefault(metric.interval, []).append(metric.title)
+    return [f"{_capital(', '.join(named))}: {interval}" for interval, named in titles.items()]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _plain(term: str) -> str:

@@ -5,7 +5,17 @@ chain of records leads from an edge file back to the data. Records hold no machi
 work gives the same record.
 """
 
-from graftline.records.base import RECORD_FILE, FileEntry, Interval, Part, Record, check_files, list_files, read_record
+from graftline.records.base import (
+    RECORD_FILE,
+    FileEntry,
+    Interval,
+    Part,
+    Record,
+    check_files,
+    list_files,
+    read_record,
+    with_ends,
+)
 from graftline.records.change import Change, Drift
 from graftline.records.choice import CHOICE_FILE, Choice, TrainedCandidate, read_choice
 from graftline.records.data import AugmentationPolicy, DataVersion
@@ -52,4 +62,5 @@ __all__ = [
     "list_files",
     "read_choice",
     "read_record",
+    "with_ends",
 ]

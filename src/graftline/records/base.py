@@ -23,10 +23,15 @@ class Part(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _remember(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
-        part = handler(data)
+        part = handler(cls._in_present_form(data))
         if info.mode == "json":
             part.__dict__[_AS_READ] = data
         return part
+
+    @classmethod
+    def _in_present_form(cls, data: Any) -> Any:
+        """Returns what is to be validated, which an earlier version may have written in another form; never changed."""
+        return data
 
     @property
     def json_text(self) -> str:
@@ -112,6 +117,14 @@ class Interval(Part):
 
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}] (n={self.n})"
+
+
+def with_ends(intervals: Mapping[str, Interval]) -> dict[str, float]:
+    """Returns measured numbers flat, as `dvc metrics`, MLflow and Kubeflow take them: NAME, NAME_low, NAME_high."""
+    flat: dict[str, float] = {}
+    for name, one in intervals.items():
+        flat |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+    return flat
 
 
 class FileEntry(Part):

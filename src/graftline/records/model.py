@@ -1,6 +1,6 @@
 """Records of a trained model and of what it does."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -66,11 +66,15 @@ class TrainedModel(Record):
 
 
 class ClassMetrics(Part):
-    """Precision and recall of one class, each with its interval (n: images predicted as it; images of it)."""
+    """Metrics of one class, by key (`graftline.evaluation.metrics.CLASS_METRICS`)."""
 
     name: str
-    precision: Interval
-    recall: Interval
+    metrics: dict[str, Interval]
+
+    @classmethod
+    def _in_present_form(cls, data: Any) -> Any:
+        """Reads those of an evaluation of schema 1, whose metrics were fields."""
+        return _gathered(data, ("precision", "recall"))
 
 
 class Evaluation(Record):
@@ -80,9 +84,7 @@ class Evaluation(Record):
         data_version: The data.
         model: SHA-256 of the model's record.
         split: The split that was read.
-        accuracy: Wilson interval.
-        macro_f1: Bootstrap interval.
-        calibration_error: Expected calibration error of the top probability, 15 bins, bootstrap interval.
+        metrics: Metrics over all images, by key (`graftline.evaluation.metrics.METRICS`).
         classes: Per-class metrics in label order.
         confusion: Counts, rows are true classes, columns predictions.
         accuracy_by_domain: Accuracy for each domain; empty when there are none.
@@ -90,14 +92,38 @@ class Evaluation(Record):
     """
 
     step = "evaluate"
+    schema_version: Literal[2] = 2  # type: ignore[assignment]  # each record counts its own forms
     kind: Literal["evaluation"] = "evaluation"
     data_version: str
     model: str
     split: str
-    accuracy: Interval
-    macro_f1: Interval
-    calibration_error: Interval
+    metrics: dict[str, Interval]
     classes: list[ClassMetrics]
     confusion: list[list[int]]
     accuracy_by_domain: dict[str, Interval] = Field(default_factory=dict)
     files: list[FileEntry]
+
+    @property
+    def accuracy(self) -> Interval:
+        """The share of right answers."""
+        return self.metrics["accuracy"]
+
+    @property
+    def macro_f1(self) -> Interval:
+        """The mean of the classes' F1."""
+        return self.metrics["macro_f1"]
+
+    @classmethod
+    def _in_present_form(cls, data: Any) -> Any:
+        """Reads schema 1, whose metrics were fields."""
+        of_before = isinstance(data, dict) and data.get("schema_version") == 1
+        names = ("accuracy", "macro_f1", "calibration_error")
+        return _gathered(data, names) | {"schema_version": 2} if of_before else data
+
+
+def _gathered(data: Any, names: tuple[str, ...]) -> Any:
+    """Returns JSON with these fields under `metrics`; as it is where one is missing, for validation to refuse."""
+    if not isinstance(data, dict) or not all(name in data for name in names):
+        return data
+    rest = {name: value for name, value in data.items() if name not in names}
+    return rest | {"metrics": {name: data[name] for name in names}}

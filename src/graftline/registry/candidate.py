@@ -14,12 +14,12 @@ from graftline.records import (
     EdgeBundle,
     Evaluation,
     FileEntry,
-    Interval,
     Settings,
     TrainedModel,
     Variant,
     check_files,
     read_record,
+    with_ends,
 )
 from graftline.registry.bundles import check_bundle
 from graftline.registry.versions import BUNDLE_FOLDER, MODEL_FOLDER
@@ -83,10 +83,8 @@ class Candidate:
         """Numbers of the run; latencies in milliseconds, sizes in bytes."""
         shipped = _shipped_variant(self.bundle)
         return {
-            **_with_ends("accuracy", self.evaluation.accuracy),
-            **_with_ends("macro_f1", self.evaluation.macro_f1),
-            **_with_ends("calibration_error", self.evaluation.calibration_error),
-            **_with_ends("shipped_accuracy", shipped.accuracy),
+            **with_ends(self.evaluation.metrics),
+            **with_ends({"shipped_accuracy": shipped.accuracy}),
             "shipped_agreement": shipped.agreement.value,
             "shipped_latency_ms": shipped.latency_ms.value,
             "shipped_bytes": shipped.bytes,
@@ -170,10 +168,6 @@ def _model(folder: Path, bundle: EdgeBundle) -> TrainedModel:
 
 def _shipped_variant(bundle: EdgeBundle) -> Variant:
     return next(variant for variant in bundle.variants if variant.file == bundle.shipped)
-
-
-def _with_ends(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _copy(source: Path, target: Path) -> None:

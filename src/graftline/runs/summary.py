@@ -15,6 +15,7 @@ from graftline.records import (
     TrainedModel,
     read_choice,
     read_record,
+    with_ends,
 )
 
 SUMMARY = "summary.json"
@@ -44,6 +45,7 @@ class Summary:
         test_accuracy: On the test images.
         test_accuracy_interval: Ends of its 95 % interval.
         test_macro_f1: On the test images.
+        test_metrics: All metrics on the test images with the ends of their 95 % intervals, as in `metrics.json`.
         int8_agreement: Share of test images on which int8 has the same top class as torch; None without int8.
         int8_accuracy: On the test images; None without int8.
         fp32_bytes: Size of the fp32 ONNX file.
@@ -71,6 +73,7 @@ class Summary:
     test_accuracy: float
     test_accuracy_interval: tuple[float, float]
     test_macro_f1: float
+    test_metrics: dict[str, float]
     int8_agreement: float | None
     int8_accuracy: float | None
     fp32_bytes: int
@@ -148,6 +151,7 @@ def _collect(
         test_accuracy=accuracy.value,
         test_accuracy_interval=(accuracy.low, accuracy.high),
         test_macro_f1=records.evaluation.macro_f1.value,
+        test_metrics=with_ends(records.evaluation.metrics),
         int8_agreement=int8.agreement.value if int8 else None,
         int8_accuracy=int8.accuracy.value if int8 else None,
         fp32_bytes=fp32.bytes,

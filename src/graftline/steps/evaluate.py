@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from graftline.data.dataset import Split
-    from graftline.evaluation.metrics import Measurements
+    from graftline.evaluation.measurements import Measurements
     from graftline.evaluation.mistakes import Mistake
 
 
@@ -29,7 +29,7 @@ def evaluate(
         seed: Of the bootstrap intervals.
 
     Returns:
-        The record: accuracy, macro-F1, calibration error, numbers by class and by domain, each with its 95 % interval.
+        The record: every metric, over all images, by class and by domain, each with its 95 % interval.
 
     Raises:
         GraftlineError: The model was trained on another data version or with other classes, its weights are missing or
@@ -41,7 +41,7 @@ def evaluate(
     data, trained = read_record(dataset, DataVersion), read_record(model, TrainedModel)
     _check_same_data(dataset, data, model, trained)
     opened, probabilities = _predict(dataset, model, split)
-    from graftline.evaluation.metrics import evaluate_predictions
+    from graftline.evaluation.measurements import evaluate_predictions
 
     measured = evaluate_predictions(probabilities, opened.labels, opened.domains, data.classes, seed, opened.groups)
     with output_folder(out) as folder:
@@ -50,9 +50,7 @@ def evaluate(
             data_version=data.version,
             model=trained.sha256,
             split=split,
-            accuracy=measured.accuracy,
-            macro_f1=measured.macro_f1,
-            calibration_error=measured.calibration_error,
+            metrics=measured.metrics,
             classes=measured.classes,
             confusion=measured.confusion.tolist(),
             accuracy_by_domain=measured.accuracy_by_domain,
@@ -95,7 +93,7 @@ def _write_files(
     from graftline.evaluation.report import Report, render_report
 
     data, trained, curves = read_record(dataset, DataVersion), read_record(model, TrainedModel), model / "curves.png"
-    mistakes = _find_mistakes(dataset, data, split, probabilities)
+    mistakes, error = _find_mistakes(dataset, data, split, probabilities), measured.metrics["calibration_error"]
     report = Report(
         measured=measured,
         data=data,
@@ -104,7 +102,7 @@ def _write_files(
         cautions=list_cautions(measured, trained, split.name),
         mistakes=mistakes,
         confusion=figures.draw_confusion(measured.confusion, data.classes),
-        reliability=figures.draw_reliability(measured.reliability, measured.calibration_error, len(data.classes)),
+        reliability=figures.draw_reliability(measured.reliability, error, len(data.classes)),
         curves=curves.read_bytes() if curves.is_file() else None,
         choice=read_choice(model),
     )
