@@ -6,6 +6,7 @@ right; any other is wrong on the pictures between the two.
 
 import io
 import json
+from functools import cache
 from pathlib import Path
 
 import elpv_dataset
@@ -163,6 +164,7 @@ def classifier(limit: float, names: list[str], *, flip: bool = False) -> onnx.Mo
     return model
 
 
+@cache
 def _pictures() -> list[np.ndarray]:
     folder = Path(elpv_dataset.__file__).parent / "data" / "images"
     pictures = [Image.open(path).convert("RGB").resize((60, 60)) for path in sorted(folder.glob("*.png"))[:IMAGES]]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import noise
 from PIL import Image
 
 from graftline.data import shards
@@ -21,8 +22,7 @@ from graftline.records import DataVersion, read_record
 def picture(path: Path, number: int, **options: Any) -> None:
     """A small image whose pixels depend on the number alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(number).integers(0, 256, (6, 5 + number % 3, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, **options)
+    Image.fromarray(noise(number, 6, 5 + number % 3)).save(path, **options)
 
 
 @pytest.fixture

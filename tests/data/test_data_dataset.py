@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import noise
 from PIL import Image
 
 from graftline.data import shards
@@ -17,7 +18,7 @@ SIZES = {"test": 2, "train": 70, "validation": 3}
 
 
 def picture(number: int) -> np.ndarray:
-    return np.random.default_rng(number).integers(0, 256, (6 + number % 3, 8, 3), dtype=np.uint8)
+    return noise(number, 6 + number % 3, 8)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import noise
 from PIL import Image
 
 from graftline.data import decode
@@ -137,13 +138,9 @@ def test_first_picture_of_a_phone_file_with_several() -> None:
     assert np.abs(decode_rgb(content).astype(int) - [255, 0, 0]).max() <= 3
 
 
-def noise(side: int = 64) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
-
-
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
 def test_cut_off_files_are_errors(form: str) -> None:
-    content = encode(noise(), form)
+    content = encode(Image.fromarray(noise(0, 64, 64)), form)
     with pytest.raises(DataError, match="damaged"):
         decode_rgb(content[: len(content) // 2])
 
@@ -178,13 +175,11 @@ def test_resize_keeps_the_whole_image_and_antialiases() -> None:
     assert small.shape == (16, 16, 3)
     assert small.dtype == np.uint8
     assert np.abs(small.astype(int) - 127).max() <= 8
-    assert not np.array_equal(
-        resize_square(np.asarray(noise()), 16), resize_square(np.asarray(noise()), 16, "bilinear")
-    )
+    assert not np.array_equal(resize_square(noise(0, 64, 64), 16), resize_square(noise(0, 64, 64), 16, "bilinear"))
 
 
 def test_identity_is_of_the_pixels_not_the_file() -> None:
-    image = noise(8)
+    image = Image.fromarray(noise(0, 8, 8))
     assert pixel_id(decode_rgb(encode(image))) == pixel_id(decode_rgb(encode(image, "BMP")))
     wide, tall = np.zeros((2, 8, 3), np.uint8), np.zeros((8, 2, 3), np.uint8)
     assert pixel_id(wide) != pixel_id(tall)

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+from builders import noise
 from PIL import Image
 from registry_inputs import make_bundle, make_dataset, make_evaluation, threshold
 
@@ -76,7 +76,7 @@ def bucket(own_cache: None, server: dict[str, str], tmp_path: Path, monkeypatch:
 
 def png(number: int) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(content, "png")
+    Image.fromarray(noise(number)).save(content, "png")
     return content.getvalue()
 
 

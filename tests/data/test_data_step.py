@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
+from builders import noise
 from PIL import Image
 
 from graftline import version_data
@@ -24,7 +24,7 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number in range(20):
         path = tmp_path / "pets" / ("cat", "dog")[number % 2] / f"{number:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(noise(number)).save(path)
     return tmp_path / "pets"
 
 
@@ -54,8 +54,7 @@ def splits_of(dataset: Path) -> dict[str, str]:
 def test_old_images_stay_in_their_splits_when_the_data_grow(pets: Path, tmp_path: Path) -> None:
     first = version_data(str(pets), tmp_path / "one", previous="")
     for number in range(20, 30):
-        image = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(image).save(pets / "dog" / f"{number}.png")
+        Image.fromarray(noise(number)).save(pets / "dog" / f"{number}.png")
     version_data(str(pets), tmp_path / "two", previous=first.version)
     old, new = splits_of(tmp_path / "one"), splits_of(tmp_path / "two")
     assert len(new) == 30

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from builders import a_plan
+from builders import a_plan, noise
 
 from graftline.data.decode import decode_rgb, resize_square
 from graftline.errors import GraftlineError
@@ -67,7 +67,7 @@ def small_network() -> tuple[torch.nn.Module, onnx.ModelProto]:
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_preprocessing_is_pillows(size: tuple[int, int], interpolation: str) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)  # noise is the hardest picture
+    image = noise(0, *size)  # noise is the hardest picture
     graph = preprocessing_graph(224, (0, 0, 0), (1 / 255,) * 3, interpolation, ir_version=10, opset=20)
     onnx.checker.check_model(graph, full_check=True)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -89,6 +89,7 @@ def test_narrow_photographs_are_nearly_pillows(photographs: list[np.ndarray], in
         assert (difference > 0.5).mean() < 0.2
 
 
+@pytest.mark.slow
 def test_photographs_give_what_torch_gives(
     tmp_path: Path, photographs: list[np.ndarray], small_network: tuple[torch.nn.Module, onnx.ModelProto]
 ) -> None:
@@ -105,6 +106,7 @@ def test_photographs_give_what_torch_gives(
     assert np.allclose(one_by_one.sum(1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_file_is_plain_and_the_same_on_every_machine(
     small_network: tuple[torch.nn.Module, onnx.ModelProto],
 ) -> None:
@@ -117,6 +119,7 @@ def test_the_file_is_plain_and_the_same_on_every_machine(
     assert join(export_network(model, 64, "resnet10t"), record).SerializeToString() == content
 
 
+@pytest.mark.slow
 def test_int8_leaves_preprocessing_and_the_sensitive_ends_in_float(
     tmp_path: Path, photographs: list[np.ndarray], small_network: tuple[torch.nn.Module, onnx.ModelProto]
 ) -> None:

@@ -104,6 +104,7 @@ def _step(model: nn.Module) -> None:
     optimizer.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_frozen_to_each_depth_only_what_is_above_moves(name: str) -> None:
     model = _model(name)
@@ -135,6 +136,7 @@ def test_norm_statistics_stay_while_layers_train(name: str) -> None:
     assert all(torch.equal(buffer, before[n]) for n, buffer in model.named_buffers())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_the_head_turns_features_into_what_the_model_says(name: str) -> None:
     model, spec = _model(name), input_spec(name)
@@ -238,6 +240,7 @@ def test_a_size_that_the_architecture_does_not_take_is_said(backbone: str, side:
         _features(backbone, side)
 
 
+@pytest.mark.slow
 def test_catalog_counts_what_is_published() -> None:
     rows = {row.name: row for row in catalog()}
     assert list(rows) == [name for family in FAMILIES.values() for name in family]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import noise
 from PIL import Image
 from registry_inputs import as_before, make_bundle, make_dataset, make_evaluation, make_model, threshold
 
@@ -87,7 +88,7 @@ def change(place: Path, **options: str) -> Change:
 
 def picture(path: Path, value: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(value).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(path)
+    Image.fromarray(noise(value, 9, 9)).save(path)
 
 
 def test_the_same_images_are_no_reason_whatever_their_names(place: Path) -> None:

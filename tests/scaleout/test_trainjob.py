@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
+from builders import write_plans
 from trainjob_stand_in import DEPLOY, TRAINER, StandIn, serve
 
 from graftline.cluster.compile import compile_pipeline
 from graftline.errors import GraftlineError
-from graftline.records import TransferPlans, read_record
+from graftline.records import read_record
 from graftline.scaleout import node
 from graftline.scaleout.member import Failure
 from graftline.scaleout.settings import VARIABLE, JobSettings
@@ -25,7 +26,7 @@ from graftline.storage import Store
 from graftline.workspace import cache_folder
 
 HERE = Path(__file__)
-SMALL = {"image_size": 64, "epochs": 2, "batch_size": 8, "evidence": None, "warmup_steps": 2, "learning_rate": 1e-4}
+SMALL = {"image_size": 64, "epochs": 2, "batch_size": 8, "warmup_steps": 2, "learning_rate": 1e-4}
 MORE = {"strategy": "fine_tuning", "frozen_groups": 4, "ema_decay": 0.9}
 
 
@@ -130,7 +131,8 @@ def start_task(cluster: StandIn, folder: Path, mode: str) -> "subprocess.Popen[s
 
 @pytest.fixture
 def found_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE.parent), prepend=os.pathsep)
+    for folder in (HERE.parents[1], HERE.parent):  # the builders of all tests, and this file
+        monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
 
 
 def test_a_machine_tells_its_own_mistake_which_is_not_tried_again(
@@ -188,7 +190,7 @@ def test_two_nodes_train_and_the_model_comes_back(
     from graftline.storage import connect_store
     from graftline.storage.environment import EMBEDDED
 
-    inputs = (solar_dataset, policy, write_plan(plans, tmp_path / "plans"))
+    inputs = (solar_dataset, policy, write_plans(plans, tmp_path / "plans", SMALL | MORE))
     alone = fine_tune(*inputs, tmp_path / "alone", precision="fp32", device="cpu")
     cache = cache_folder()
     monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "task"))
@@ -217,13 +219,6 @@ def test_two_nodes_train_and_the_model_comes_back(
     curves = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("alone", "out")]
     for one, two in zip(*curves, strict=True):
         assert two["validation_loss"] == pytest.approx(one["validation_loss"], abs=1e-3)
-
-
-def write_plan(plans: Path, folder: Path) -> Path:
-    record = read_record(plans, TransferPlans)
-    folder.mkdir()
-    record.model_copy(update={"plans": [record.plans[0].model_copy(update=SMALL | MORE)]}).write(folder)
-    return folder
 
 
 def await_that(condition: Callable[[], bool]) -> None:

@@ -13,9 +13,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
+from builders import write_plans
 
 from graftline.models.trained import WEIGHTS_FILE
-from graftline.records import TransferPlans, read_record
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["graftline.transfer.strategies", "graftline.training.curves"])
-_SMALL = {"image_size": 64, "epochs": 3, "batch_size": 4, "evidence": None, "warmup_steps": 2, "learning_rate": 1e-4}
+_SMALL = {"image_size": 64, "epochs": 3, "batch_size": 4, "warmup_steps": 2, "learning_rate": 1e-4}
 _PLANS = {
     "fine_tuning": {"strategy": "fine_tuning", "frozen_groups": 4, "ema_decay": 0.9, "mixup": 0.2, "dropout": 0.1},
     "progressive": {"strategy": "progressive_unfreezing", "stage_epochs": [1, 1, 1], "schedule": "plateau"},
@@ -35,11 +35,8 @@ class _Training:
     """One set of inputs, trained as often as wanted."""
 
     def __init__(self, dataset: Path, policy: Path, plans: Path, folder: Path, changes: dict[str, object]) -> None:
-        record = read_record(plans, TransferPlans)
-        plan = record.plans[0].model_copy(update={**_SMALL, **changes})
-        (folder / "plans").mkdir()
-        record.model_copy(update={"plans": [plan]}).write(folder / "plans")
-        self.folder, self._inputs = folder, (dataset, policy, folder / "plans")
+        self.folder = folder
+        self._inputs = dataset, policy, write_plans(plans, folder / "plans", _SMALL | changes)
 
     def start(self, name: str, **options: object) -> ForkServerProcess:
         self.progress(name).unlink(missing_ok=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import write_plans
 
 from graftline import fine_tune
 from graftline.errors import GraftlineError
-from graftline.records import TransferPlans, read_record
 from graftline.training import speed
 from graftline.training.device import make_accelerator
 from graftline.training.speed import Speed, choose_fastest, measure_speeds
@@ -55,6 +55,7 @@ def test_a_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert (choose_fastest(CPU, "bf16", "contiguous").precision, len(asked)) == ("bf16", 1)
 
 
+@pytest.mark.slow
 def test_a_measurement_covers_every_way_and_leaves_the_threads_alone() -> None:
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     speeds = measure_speeds(CPU)
@@ -79,11 +80,8 @@ def test_compiling_without_a_compiler_is_one_line(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_layout_and_compilation_learn_the_same(solar_dataset: Path, policy: Path, plans: Path, tmp_path: Path) -> None:
-    record = read_record(plans, TransferPlans)
     small = {"backbone": "test_resnet", "from_scratch": True, "image_size": 64, "epochs": 2, "batch_size": 8}
-    plan = record.plans[0].model_copy(update={**small, "strategy": "fine_tuning", "warmup_steps": 2, "evidence": None})
-    (tmp_path / "plans").mkdir()
-    record.model_copy(update={"plans": [plan]}).write(tmp_path / "plans")
+    write_plans(plans, tmp_path / "plans", small | {"strategy": "fine_tuning", "warmup_steps": 2})
     losses = []
     for layout, compiled in (("channels_last", False), ("contiguous", False), ("contiguous", True)):
         out = tmp_path / f"{layout}-{compiled}"

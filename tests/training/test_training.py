@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from builders import write_plans
 
 from graftline import fine_tune
 from graftline.errors import GraftlineError
 from graftline.models.trained import load_trained
-from graftline.records import AugmentationPolicy, TrainedModel, TransferPlans, read_record
+from graftline.records import AugmentationPolicy, TrainedModel, read_record
 from graftline.storage.store import Store
 from graftline.training import loop
 from graftline.training.checkpoints import Checkpoints, run_name
@@ -178,13 +179,8 @@ def test_another_machine_goes_on_from_the_store_and_knows_the_ends_of_epochs(tmp
 
 
 def _with_plan(plans: Path, out: Path, **changes: object) -> Path:
-    """Writes plans whose first one is changed."""
-    record = read_record(plans, TransferPlans)
-    small = {"image_size": 64, "epochs": 2, "batch_size": 16, "evidence": None, "warmup_steps": 2}
-    plan = record.plans[0].model_copy(update={**small, **changes})
-    out.mkdir()
-    record.model_copy(update={"plans": [plan]}).write(out)
-    return out
+    small = {"image_size": 64, "epochs": 2, "batch_size": 16, "warmup_steps": 2}
+    return write_plans(plans, out, small | changes)
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from graftline.records import DataVersion, TrainedModel, TransferPlans, read_rec
 from graftline.training.checkpoints import Checkpoints
 from graftline.transfer.settings import change_plan
 
+pytestmark = pytest.mark.slow
 Change = Callable[[dict[str, Tensor]], None]
 HEAD = "classifier"
 
@@ -237,7 +238,6 @@ def test_whoever_means_random_weights_gets_them(champion: Path, solar_dataset: P
     assert change_plan(tuned, "from_scratch=true").champion == ""
 
 
-@pytest.mark.slow
 def test_training_goes_on_from_the_champion_and_resumes_exactly(
     champion: Path, solar_dataset: Path, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import write_plans
 from safetensors.torch import load_file
 
 from graftline import fine_tune
@@ -14,7 +15,7 @@ from graftline.cli.find_lr import find_lr
 from graftline.errors import GraftlineError
 from graftline.models.freezing import Freezer
 from graftline.models.trained import WEIGHTS_FILE, load_trained
-from graftline.records import TrainedModel, TransferPlans, read_record
+from graftline.records import TrainedModel
 from graftline.training.device import Machine
 
 pytestmark = pytest.mark.slow
@@ -23,13 +24,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def inputs(solar_dataset: Path, policy: Path, plans: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
     """Dataset, policy, and two plans: an epoch of many steps on small images, and feature extraction on them."""
-    record = read_record(plans, TransferPlans)
-    small = {"image_size": 64, "epochs": 1, "batch_size": 4, "evidence": None, "warmup_steps": 0}
-    plan = record.plans[0].model_copy(update={**small, "strategy": "fine_tuning", "frozen_groups": 4})
-    (tmp_path / "plans").mkdir()
-    extraction = plan.model_copy(update={"strategy": "feature_extraction", "epochs": 0})
-    record.model_copy(update={"plans": [plan, extraction]}).write(tmp_path / "plans")
-    return solar_dataset, policy, tmp_path / "plans"
+    plan = {"image_size": 64, "epochs": 1, "batch_size": 4, "warmup_steps": 0, "frozen_groups": 4}
+    fine_tuning, extraction = {"strategy": "fine_tuning"}, {"strategy": "feature_extraction", "epochs": 0}
+    return solar_dataset, policy, write_plans(plans, tmp_path / "plans", plan | fine_tuning, plan | extraction)
 
 
 @pytest.fixture
