@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from graftline.errors import GraftlineError
 from graftline.files import sha256_file
 from graftline.models.backbones import build_empty
-from graftline.records import FileEntry, TrainedModel, read_record
+from graftline.records import DataVersion, FileEntry, TrainedModel, read_record
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -56,3 +56,28 @@ def read_trained(folder: Path) -> tuple[TrainedModel, dict[str, Tensor]]:
             f"{path} is missing or is not the file that its record describes: run `graftline fine_tune` again"
         )
     return record, load_file(path)
+
+
+def require_same_data(dataset: Path, data: DataVersion, model: Path, trained: TrainedModel) -> None:
+    """Checks that a model was trained on a dataset, so that its test images were not.
+
+    Args:
+        dataset: The dataset's folder.
+        data: Its record.
+        model: The model's folder.
+        trained: Its record.
+
+    Raises:
+        GraftlineError: It was trained on another version, or knows other classes.
+    """
+    if trained.data_version != data.version:
+        raise GraftlineError(
+            f"{model} was trained on data version {trained.data_version}, but {dataset} is {data.version}: its test "
+            f"images may have been training images; give the dataset of {trained.data_version}, or run "
+            "`graftline fine_tune` on this one"
+        )
+    if trained.classes != data.classes:
+        raise GraftlineError(
+            f"{model} has the classes {', '.join(trained.classes)}, but {dataset} has {', '.join(data.classes)}: "
+            "run `graftline fine_tune` on this dataset"
+        )

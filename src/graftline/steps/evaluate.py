@@ -3,17 +3,19 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from graftline.errors import GraftlineError, check_choice, check_seed
+from graftline.errors import check_choice, check_seed
 from graftline.files import output_folder
 from graftline.progress import say, track
 from graftline.records import DataVersion, Evaluation, TrainedModel, list_files, read_choice, read_record
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
 
     from graftline.data.dataset import Split
     from graftline.evaluation.measurements import Measurements
     from graftline.evaluation.mistakes import Mistake
+    from graftline.evaluation.report import Report
 
 
 def evaluate(
@@ -38,14 +40,17 @@ def evaluate(
     """
     check_choice("split", split, ("test", "validation"))
     check_seed(seed)
-    data, trained = read_record(dataset, DataVersion), read_record(model, TrainedModel)
-    _check_same_data(dataset, data, model, trained)
-    opened, probabilities = _predict(dataset, model, split)
     from graftline.evaluation.measurements import evaluate_predictions
+    from graftline.models.trained import load_trained, require_same_data
 
+    data = read_record(dataset, DataVersion)
+    trained, network = load_trained(model)
+    require_same_data(dataset, data, model, trained)
+    opened, probabilities = _predict(dataset, trained, network, split)
     measured = evaluate_predictions(probabilities, opened.labels, opened.domains, data.classes, seed, opened.groups)
     with output_folder(out) as folder:
-        _write_files(folder, dataset, model, opened, probabilities, measured)
+        report = _report(dataset, data, model, trained, opened, probabilities, measured)
+        _write_files(folder, report, opened, probabilities)
         record = Evaluation(
             data_version=data.version,
             model=trained.sha256,
@@ -60,60 +65,55 @@ def evaluate(
     return record
 
 
-def _check_same_data(dataset: Path, data: DataVersion, model: Path, trained: TrainedModel) -> None:
-    if trained.data_version != data.version:
-        raise GraftlineError(
-            f"{model} was trained on data version {trained.data_version}, but {dataset} is {data.version}: its test "
-            f"images may have been training images; evaluate on {trained.data_version} or run `graftline fine_tune` "
-            f"on {data.version}"
-        )
-    if trained.classes != data.classes:
-        raise GraftlineError(
-            f"{model} has the classes {', '.join(trained.classes)}, but {dataset} has {', '.join(data.classes)}: "
-            "run `graftline fine_tune` on this dataset"
-        )
-
-
-def _predict(dataset: Path, model: Path, split: str) -> "tuple[Split, np.ndarray]":
+def _predict(dataset: Path, trained: TrainedModel, network: "nn.Module", split: str) -> "tuple[Split, np.ndarray]":
     from graftline.data.dataset import load_images, open_split
     from graftline.models.predict import predict
-    from graftline.models.trained import load_trained
 
     opened = open_split(dataset, split)
-    trained, network = load_trained(model)
     images = load_images(dataset, split, trained.image_size, trained.interpolation)
     return opened, predict(network, images, trained.mean, trained.std)
 
 
-def _write_files(
-    folder: Path, dataset: Path, model: Path, split: "Split", probabilities: "np.ndarray", measured: "Measurements"
-) -> None:
-    from graftline.evaluation import figures, outputs
+def _report(
+    dataset: Path,
+    data: DataVersion,
+    model: Path,
+    trained: TrainedModel,
+    split: "Split",
+    probabilities: "np.ndarray",
+    measured: "Measurements",
+) -> "Report":
+    from graftline.evaluation import figures
     from graftline.evaluation.cautions import list_cautions
-    from graftline.evaluation.report import Report, render_report
+    from graftline.evaluation.report import Report
 
-    data, trained, curves = read_record(dataset, DataVersion), read_record(model, TrainedModel), model / "curves.png"
-    mistakes, error = _find_mistakes(dataset, data, split, probabilities), measured.metrics["calibration_error"]
-    report = Report(
+    curves, error = model / "curves.png", measured.metrics["calibration_error"]
+    return Report(
         measured=measured,
         data=data,
         model=trained,
         split=split.name,
         cautions=list_cautions(measured, trained, split.name),
-        mistakes=mistakes,
+        mistakes=_find_mistakes(dataset, data, split, probabilities),
         confusion=figures.draw_confusion(measured.confusion, data.classes),
         reliability=figures.draw_reliability(measured.reliability, error, len(data.classes)),
         curves=curves.read_bytes() if curves.is_file() else None,
         choice=read_choice(model),
     )
+
+
+def _write_files(folder: Path, report: "Report", split: "Split", probabilities: "np.ndarray") -> None:
+    from graftline.evaluation import figures, outputs
+    from graftline.evaluation.report import render_report
+
     (folder / "report.html").write_text(render_report(report), encoding="utf-8")
     (folder / "confusion.png").write_bytes(report.confusion)
     (folder / "reliability.png").write_bytes(report.reliability)
-    (folder / "per_class.png").write_bytes(figures.draw_per_class(measured.classes))
-    if mistakes:
-        (folder / "mistakes.png").write_bytes(figures.draw_mistakes(mistakes))
-    outputs.write_metrics(folder / "metrics.json", measured)
-    outputs.write_plots(folder / "plots", measured, split.labels, probabilities.argmax(axis=1))
+    (folder / "per_class.png").write_bytes(figures.draw_per_class(report.measured.classes))
+    if report.mistakes:
+        (folder / "mistakes.png").write_bytes(figures.draw_mistakes(report.mistakes))
+    outputs.write_metrics(folder / "metrics.json", report.measured)
+    outputs.write_plots(folder / "plots", report.measured, split.labels, probabilities.argmax(axis=1))
     outputs.write_predictions(folder / outputs.PREDICTIONS_FILE, split, probabilities)
 
 

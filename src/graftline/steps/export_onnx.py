@@ -4,7 +4,7 @@ from pathlib import Path
 
 from graftline.errors import GraftlineError, check_seed
 from graftline.files import output_folder
-from graftline.records import DataVersion, EdgeBundle, TrainedModel, read_record
+from graftline.records import EdgeBundle
 
 
 def export_onnx(
@@ -34,7 +34,6 @@ def export_onnx(
     """
     check_seed(seed)
     check_values(calibration_images, min_agreement)
-    _check_match(dataset, model)
     from graftline.export.bundle import make_bundle
 
     with output_folder(out) as folder:
@@ -58,12 +57,3 @@ def check_values(calibration_images: int, min_agreement: float) -> None:
         raise GraftlineError(f"calibration_images is {calibration_images}: int8 needs at least 1 image to calibrate on")
     if not 0 <= min_agreement <= 1:
         raise GraftlineError(f"min_agreement is {min_agreement}: give a share between 0 and 1")
-
-
-def _check_match(dataset: Path, model: Path) -> None:
-    data, trained = read_record(dataset, DataVersion), read_record(model, TrainedModel)
-    if trained.data_version != data.version:
-        raise GraftlineError(
-            f"{model} was trained on data version {trained.data_version}, but {dataset} is {data.version}: "
-            f"give the dataset it was trained on, or run `graftline fine_tune` on this one"
-        )
