@@ -1,5 +1,6 @@
 """Inputs that several test files share: real photographs of solar cells, and a model made from them."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,8 +32,20 @@ def _own_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PATH", str(_failing_npm(tmp_path_factory.mktemp("bin"))), prepend=os.pathsep)
     if wanted := os.environ.get("GRAFTLINE_TEST_PRECISION"):
         _measure_as_fastest(wanted)
+    _know_frames_of_no_module()
     yield
     patch.undo()
+
+
+def _know_frames_of_no_module() -> None:
+    """Keeps `inspect.stack()` fast, which kfp calls for every task of a pipeline.
+
+    A process of pytest-xdist runs below frames that belong to no module, and for each of them Python looks through all
+    modules every time: a pipeline was built in 7 s instead of 0.5.
+    """
+    for frame in inspect.stack():
+        if inspect.getmodule(frame.frame) is None:
+            inspect.modulesbyfile[frame.filename] = "__main__"
 
 
 def _measure_as_fastest(wanted: str) -> None:

@@ -275,6 +275,7 @@ def _rows(text: str) -> dict[str, list[str]]:
     return {words[0]: words[1:] for line in text.splitlines() if (words := line.split()) and words[4:5] == ["px"]}
 
 
+@pytest.mark.slow
 def test_command_lists_every_backbone_as_the_documents_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["backbones"]) == 0
     rows = _rows(capsys.readouterr().out)
