@@ -14,6 +14,7 @@ COMMIT = $(shell git describe --always --abbrev=40 --exclude '*' --dirty=-change
 WORKERS ?= 2
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile
 test test-fast test-fp32: export OMP_NUM_THREADS ?= 1
+test-fast: export GRAFTLINE_TEST_PRECISION ?= fp32
 
 # For images: `docker` may be a client without an engine behind it, so each is asked. BUILD_FLAGS go to `build` as they are.
 CONTAINERS ?= $(shell for engine in docker podman; do if $$engine info >/dev/null 2>&1; then echo $$engine; break; fi; done)

@@ -265,6 +265,7 @@ def test_fine_tuning_writes_a_model_with_history_and_curves(
     assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_feature_extraction_repeats_and_changes_only_the_head(
     trained_model: Path, solar_dataset: Path, policy: Path, plans: Path, tmp_path: Path
 ) -> None:
