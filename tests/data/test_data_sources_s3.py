@@ -190,13 +190,13 @@ def test_only_what_is_new_is_fetched(pets: Path, bucket: Bucket, capsys: pytest.
             return capsys.readouterr().err
 
     url = bucket.put_folder(pets, "pets")
-    assert said() == "fetched 20 images (0.0 MB); 0 were here already\n"
+    assert said() == "fetched 20 images (3.6 kB); 0 were here already\n"
     assert said() == ""
     bucket.put("pets/cat/00.png", png(100))
     bucket.put("pets/cat/new.png", png(101))
-    assert said() == "fetched 2 images (0.0 MB); 19 were here already\n"
+    assert said() == "fetched 2 images (364 B); 19 were here already\n"
     copies()[0].write_bytes(b"cut")
-    assert said() == "fetched 1 images (0.0 MB); 20 were here already\n", "a copy that is cut off is none"
+    assert said() == f"fetched 1 images ({len(png(100))} B); 20 were here already\n", "a copy that is cut off is none"
 
 
 @pytest.mark.slow

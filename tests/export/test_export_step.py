@@ -245,7 +245,10 @@ def outputs(place: Path, dataset: Path, model: Path, bundle: Path) -> dict[str, 
 def test_other_data_is_refused_in_one_line(solar_dataset: Path, trained_model: Path, tmp_path: Path) -> None:
     other = tmp_path / "dataset"
     read_record(solar_dataset, DataVersion).model_copy(update={"version": "d123"}).write(other)
-    with pytest.raises(GraftlineError, match=r"was trained on data version d\w+, but .*dataset is d123: give the"):
+    refused = (
+        r"was trained on data version d\w+, but .*dataset is d123: its test images may have been .*; give the dataset"
+    )
+    with pytest.raises(GraftlineError, match=refused):
         export_onnx(other, trained_model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -22,7 +22,7 @@ from graftline.export.page import PageUnavailableError, fetch_runtime, write_pag
 from graftline.export.parity import Parity, accuracy_difference, compare, run_forms
 from graftline.files import sha256_file, write_atomic, write_json
 from graftline.models.predict import predict
-from graftline.models.trained import load_trained, require_same_data
+from graftline.models.trained import load_network, require_same_data
 from graftline.progress import say
 from graftline.records import (
     Choice,
@@ -87,8 +87,9 @@ def make_bundle(
     Raises:
         GraftlineError: The model was trained on other data or cannot be exported, or a folder is not what it should be.
     """
-    source = _Source(dataset, read_record(dataset, DataVersion), *load_trained(model), read_choice(model))
-    require_same_data(dataset, source.data, model, source.record)
+    data, record = read_record(dataset, DataVersion), read_record(model, TrainedModel)
+    require_same_data(dataset, data, model, record)
+    source = _Source(dataset, data, record, load_network(model, record), read_choice(model))
     with ThreadPoolExecutor(1) as pool:
         runtime = pool.submit(fetch_runtime)  # a download, at the first time: it goes on beside the work
         forms = _make_forms(folder, source, calibration_images, seed)

@@ -37,10 +37,19 @@ def load_trained(folder: Path) -> tuple[TrainedModel, nn.Module]:
     Raises:
         GraftlineError: Not a model folder, or the weights are not those of the record.
     """
-    record, weights = read_trained(folder)
+    record = read_record(folder, TrainedModel)
+    return record, load_network(folder, record)
+
+
+def load_network(folder: Path, record: TrainedModel) -> nn.Module:
+    """Loads the classifier of a record that has been read, as `load_trained` does.
+
+    Raises:
+        GraftlineError: The weights are not those of the record.
+    """
     model = build_empty(record.plan.backbone, len(record.classes))
-    model.load_state_dict(weights)
-    return record, model.eval()
+    model.load_state_dict(_read_weights(folder, record))
+    return model.eval()
 
 
 def read_trained(folder: Path) -> tuple[TrainedModel, dict[str, Tensor]]:
@@ -50,12 +59,16 @@ def read_trained(folder: Path) -> tuple[TrainedModel, dict[str, Tensor]]:
         GraftlineError: Not a model folder, or the weights are not those of the record.
     """
     record = read_record(folder, TrainedModel)
+    return record, _read_weights(folder, record)
+
+
+def _read_weights(folder: Path, record: TrainedModel) -> dict[str, Tensor]:
     path = folder / record.weights.file
     if not path.is_file() or sha256_file(path) != record.weights.sha256:
         raise GraftlineError(
             f"{path} is missing or is not the file that its record describes: run `graftline fine_tune` again"
         )
-    return record, load_file(path)
+    return load_file(path)
 
 
 def require_same_data(dataset: Path, data: DataVersion, model: Path, trained: TrainedModel) -> None:

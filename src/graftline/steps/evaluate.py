@@ -10,7 +10,6 @@ from graftline.records import DataVersion, Evaluation, TrainedModel, list_files,
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
 
     from graftline.data.dataset import Split
     from graftline.evaluation.measurements import Measurements
@@ -41,12 +40,11 @@ def evaluate(
     check_choice("split", split, ("test", "validation"))
     check_seed(seed)
     from graftline.evaluation.measurements import evaluate_predictions
-    from graftline.models.trained import load_trained, require_same_data
+    from graftline.models.trained import require_same_data
 
-    data = read_record(dataset, DataVersion)
-    trained, network = load_trained(model)
+    data, trained = read_record(dataset, DataVersion), read_record(model, TrainedModel)
     require_same_data(dataset, data, model, trained)
-    opened, probabilities = _predict(dataset, trained, network, split)
+    opened, probabilities = _predict(dataset, model, trained, split)
     measured = evaluate_predictions(probabilities, opened.labels, opened.domains, data.classes, seed, opened.groups)
     with output_folder(out) as folder:
         report = _report(dataset, data, model, trained, opened, probabilities, measured)
@@ -65,11 +63,13 @@ def evaluate(
     return record
 
 
-def _predict(dataset: Path, trained: TrainedModel, network: "nn.Module", split: str) -> "tuple[Split, np.ndarray]":
+def _predict(dataset: Path, model: Path, trained: TrainedModel, split: str) -> "tuple[Split, np.ndarray]":
     from graftline.data.dataset import load_images, open_split
     from graftline.models.predict import predict
+    from graftline.models.trained import load_network
 
     opened = open_split(dataset, split)
+    network = load_network(model, trained)
     images = load_images(dataset, split, trained.image_size, trained.interpolation)
     return opened, predict(network, images, trained.mean, trained.std)
 
