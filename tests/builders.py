@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from graftline.records import TransferPlan, TransferPlans, read_record
 
@@ -26,3 +27,11 @@ def write_plans(ranked: Path, out: Path, *changes: dict[str, Any]) -> Path:
 def noise(seed: int = 0, height: int = 6, width: int = 6) -> np.ndarray:
     """Returns a picture of random pixels: uint8 [height, width, 3]."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def draw_light_and_dark(folder: Path) -> None:
+    """Draws 40 plain pictures of two classes, told apart by their brightness."""
+    for number in range(40):
+        path = folder / ("light" if number % 2 else "dark") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number + 128 * (number % 2)).save(path)

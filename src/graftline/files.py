@@ -47,7 +47,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, content: object) -> None:
     """Writes numbers, texts, lists and dicts as JSON for people and programs, like `write_atomic`."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_atomic(path, text.encode(errors="backslashreplace"))  # what of a path is not UTF-8 becomes JSON's \\udc80
+    write_atomic(path, text.encode(errors="backslashreplace"))  # what of a path is not UTF-8 becomes JSON's \udc80
 
 
 def check_output(out: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders import draw_light_and_dark
 
 import graftline
 from graftline import __version__
@@ -202,14 +203,9 @@ def test_a_step_takes_texts_for_its_paths(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_step_shows_its_record_and_where_it_lies(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from PIL import Image
-
     monkeypatch.setenv("GRAFTLINE_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "work"))
-    for number in range(40):
-        path = tmp_path / "images" / ("light" if number % 2 else "dark") / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (8, 8), number + 128 * (number % 2)).save(path)
+    draw_light_and_dark(tmp_path / "images")
     code, out, err = call(capsys, "version-data", str(tmp_path / "images"), str(tmp_path / "data"))
     assert code == 0, err
     assert out.splitlines()[-1] == f"out: {tmp_path / 'data'}"

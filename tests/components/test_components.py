@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal, get_origin
 
 import pytest
+from builders import draw_light_and_dark
 from kfp import dsl
 from kfp.dsl import OutputPath
 from kfp.dsl.types import type_annotations
-from PIL import Image
 from registry_inputs import make_bundle, make_dataset, make_evaluation, make_model, threshold
 
 from graftline.cluster.results import _WANTED
@@ -117,10 +117,7 @@ def test_component_bears_the_name_and_installs_nothing(step: str) -> None:
 def test_version_data_returns_the_version_of_a_real_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAFTLINE_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("GRAFTLINE_WORKSPACE", str(tmp_path / "work"))
-    for number in range(40):
-        path = tmp_path / "images" / ("light" if number % 2 else "dark") / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (8, 8), number + 128 * (number % 2)).save(path)
+    draw_light_and_dark(tmp_path / "images")
     dataset = dsl.Dataset(uri=str(tmp_path / "dataset"))
     version = component_of("version_data").python_func(
         source=str(tmp_path / "images"), dataset=dataset, code_version="c0", source_fingerprint="f0"

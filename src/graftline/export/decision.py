@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graftline.records import Interval, Variant
-from graftline.words import percent
+from graftline.words import percent, spread
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _agreement(variant: Variant, rules: Rules) -> str:
     agreement = variant.agreement
     return (
         f"it agrees with PyTorch on {percent(agreement.value)} of {agreement.n} test images "
-        f"(95 % interval {percent(agreement.low)} to {percent(agreement.high)}; "
+        f"(95 % interval {spread(agreement)}; "
         f"{percent(rules.min_agreement)} is asked)"
     )
 
